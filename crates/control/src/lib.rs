@@ -2,6 +2,21 @@
 //!
 //! The pager implements [`Handler`]; the command line uses the client. This crate decides nothing:
 //! it carries questions and answers.
+//!
+//! A request is one line of JSON, `{"ask":"stats"}`; the answer is one line, `{"ok":…}` or `{"error":"a sentence"}`. A
+//! watch gives such lines until it ends. The sockets are in [`directory()`], named after the target's process id.
+
+mod client;
+mod directory;
+mod error;
+mod line;
+mod server;
+
+pub use client::{Accesses, Client};
+pub use directory::{directory, prepare, targets, targets_in};
+pub use error::ControlError;
+pub use line::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
+pub use server::Server;
 
 use rackmem_types::{Bytes, ServerAddress};
 use serde::{Deserialize, Serialize};
