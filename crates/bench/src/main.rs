@@ -1,0 +1,44 @@
+//! Measures rackmem beside its peers, and shows it at work: the workloads, the peers, the floor, `engine` and `demo`.
+//!
+//! The product is driven through the `rackmem` program alone, as a user would. Nothing here is part of the product.
+
+mod client;
+mod histogram;
+mod peer;
+mod process;
+mod product;
+mod random;
+mod undo;
+mod workload;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Workloads, peers, figures and the demonstration of rackmem.
+#[derive(Parser)]
+#[command(name = "rackmem-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Workload: touch pages and check what they hold.
+    Touch(workload::touch::Args),
+    /// Workload: write to each page of fresh memory.
+    FirstTouch(workload::first_touch::Args),
+    /// Workload: report the longest pause.
+    Spin(workload::spin::Args),
+    /// Load on a server of pages: Redis, memcached or a memory server.
+    Load(client::load::Args),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Touch(args) => workload::touch::run(&args),
+        Command::FirstTouch(args) => workload::first_touch::run(&args),
+        Command::Spin(args) => workload::spin::run(&args),
+        Command::Load(args) => client::load::run(&args),
+    }
+}

@@ -1,0 +1,70 @@
+//! A control group that limits the memory of what runs in it, so that the kernel swaps the rest out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rackmem_types::Bytes;
+
+use crate::undo::{self, Undo};
+
+/// The group of a process that has just ended stays busy for a moment.
+const REMOVE_TRIES: u32 = 100;
+
+/// A memory control group, removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct MemoryGroup {
+    path: PathBuf,
+    members: &'static str,
+    _undo: Undo,
+}
+
+impl MemoryGroup {
+    /// A new group with at most `limit` of memory; swap is not limited.
+    pub(crate) fn create(limit: Bytes) -> Result<Self> {
+        let name = format!("rackmem-bench-{}", std::process::id());
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        let v2 = Path::new("/sys/fs/cgroup");
+        let (parent, limit_file, members) = if v1.join("memory.limit_in_bytes").exists() {
+            (v1, "memory.limit_in_bytes", "tasks")
+        } else if fs::read_to_string(v2.join("cgroup.controllers")).is_ok_and(|all| all.contains("memory")) {
+            fs::write(v2.join("cgroup.subtree_control"), "+memory")
+                .context("could not switch the memory controller on; run as root")?;
+            (v2, "memory.max", "cgroup.procs")
+        } else {
+            bail!("no memory control groups on this machine: mount cgroup2, or the cgroup v1 memory controller");
+        };
+        let path = parent.join(name);
+        fs::create_dir(&path)
+            .with_context(|| format!("could not make the control group {}; run as root", path.display()))?;
+        let same = path.clone();
+        let undo = undo::later(format!("remove {}", path.display()), move || remove(&same));
+        let group = Self { path, members, _undo: undo };
+        fs::write(group.path.join(limit_file), limit.0.to_string())
+            .with_context(|| format!("could not limit memory to {limit}"))?;
+        Ok(group)
+    }
+
+    /// `program`, to be run in the group from its first instruction on.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+            .arg(self.path.join(self.members))
+            .arg(program);
+        command
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    for _ in 1..REMOVE_TRIES {
+        if fs::remove_dir(path).is_ok() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(fs::remove_dir(path)?)
+}

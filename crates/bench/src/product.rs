@@ -1,0 +1,135 @@
+//! rackmem as a user meets it: the `rackmem` program and its output.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rackmem_control::TargetStats;
+use rackmem_types::Bytes;
+
+use crate::process::{Daemon, call, free_port, on_cpu, own_program};
+
+/// How long an attach may take before it counts as failed.
+const ATTACH_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// The `rackmem` program: `RACKMEM_BIN`, or the one built beside this program.
+#[derive(Clone, Debug)]
+pub(crate) struct Product {
+    program: PathBuf,
+}
+
+/// A memory server of this machine, ended when this is dropped.
+#[derive(Debug)]
+pub(crate) struct MemoryServer {
+    daemon: Daemon,
+    address: String,
+}
+
+impl Product {
+    pub(crate) fn find() -> Result<Self> {
+        let program = match std::env::var_os("RACKMEM_BIN") {
+            Some(path) => path.into(),
+            None => own_program()?.with_file_name("rackmem"),
+        };
+        ensure!(
+            program.exists(),
+            "there is no {}: build it with `cargo build --release -p rackmem-cli`",
+            program.display()
+        );
+        Ok(Self { program })
+    }
+
+    /// Starts a memory server on a free loopback port.
+    pub(crate) fn memory_server(&self, size: Bytes, cpu: Option<usize>) -> Result<MemoryServer> {
+        let port = free_port()?;
+        let address = format!("127.0.0.1:{port}");
+        let daemon = Daemon::spawn(
+            on_cpu(cpu, &self.program)
+                .arg("memory-server")
+                .args(["--size", &size.to_string()])
+                .args(["--listen", &address]),
+        )?;
+        daemon.wait_for_port(port)?;
+        Ok(MemoryServer { daemon, address })
+    }
+
+    /// `rackmem run … -- program`, to be given the program's arguments.
+    pub(crate) fn run(&self, server: &MemoryServer, local: Bytes, cpu: Option<usize>, program: &Path) -> Command {
+        let mut command = on_cpu(cpu, &self.program);
+        command
+            .arg("run")
+            .args(["--memory-server", &server.address])
+            .args(["--local", &local.to_string()])
+            .arg("--")
+            .arg(program);
+        command
+    }
+
+    /// Attaches to `pid`; the result ends the attached state's helper, if it has one in the foreground.
+    pub(crate) fn attach(&self, pid: u32, server: &MemoryServer, local: Bytes) -> Result<Daemon> {
+        let daemon = Daemon::spawn(
+            Command::new(&self.program)
+                .args(["attach", &pid.to_string()])
+                .args(["--memory-server", &server.address])
+                .args(["--local", &local.to_string()])
+                .stdout(std::process::Stdio::null()),
+        )?;
+        let start = std::time::Instant::now();
+        while self.stats(pid)?.is_none() {
+            if let Some(status) = daemon.ended()? {
+                ensure!(status.success(), "rackmem attach failed ({status})");
+            }
+            ensure!(start.elapsed() < ATTACH_TIME_MAX, "rackmem attach is not done after {ATTACH_TIME_MAX:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(daemon)
+    }
+
+    pub(crate) fn detach(&self, pid: u32) -> Result<()> {
+        call(Command::new(&self.program).args(["detach", &pid.to_string()])).map(drop)
+    }
+
+    pub(crate) fn limit(&self, pid: u32, limit: Bytes) -> Result<()> {
+        call(Command::new(&self.program).args(["limit", &pid.to_string(), &limit.to_string()])).map(drop)
+    }
+
+    /// What `rackmem ps` says of target `pid`.
+    pub(crate) fn stats(&self, pid: u32) -> Result<Option<TargetStats>> {
+        Ok(self.all_stats()?.into_iter().find(|stats| stats.pid == pid))
+    }
+
+    /// What `rackmem ps` says of the one target that runs `command`.
+    pub(crate) fn all_stats(&self) -> Result<Vec<TargetStats>> {
+        let text = call(Command::new(&self.program).args(["ps", "--json"]))?;
+        serde_json::from_str(&text).with_context(|| format!("rackmem ps --json said '{text}'"))
+    }
+}
+
+impl MemoryServer {
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+}
+
+/// Resident memory of a pager without its standby buffer, which is part of the target's local memory.
+pub(crate) fn pager_memory(pid: u32) -> Result<Bytes> {
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let mut counted = true;
+    let mut kib = 0;
+    for line in smaps.lines() {
+        if let Some(rest) = line.strip_prefix("Rss:") {
+            if counted {
+                kib += rest.trim().trim_end_matches(" kB").parse::<u64>()?;
+            }
+        } else if line.as_bytes().first().is_some_and(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase()) {
+            counted = !line.contains("standby");
+        }
+    }
+    Ok(Bytes(kib << 10))
+}
