@@ -1,0 +1,142 @@
+//! Resident threads in real programs. Needs the right to trace them (root).
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rackmem_inject::{Call, InjectError, remove, start};
+
+/// A child that is killed when the test ends.
+struct Program(Child);
+
+impl Program {
+    fn start(command: &[&str]) -> Self {
+        let child = Command::new(command[0])
+            .args(&command[1..])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("program starts");
+        std::thread::sleep(Duration::from_millis(150));
+        Self(child)
+    }
+
+    fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn mappings(pid: u32) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    text.lines().map(|line| line.split_whitespace().take(3).collect::<Vec<_>>().join(" ")).collect()
+}
+
+fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+#[test]
+fn runs_calls_inside_and_leaves_no_trace() {
+    let program = Program::start(&["sleep", "100"]);
+    let pid = program.id();
+    let (maps, fds) = (mappings(pid), descriptors(pid));
+    for _ in 0..3 {
+        let (resident, pause) = start(pid).unwrap();
+        println!("pause {pause:?}");
+        assert_eq!(resident.session().call("getpid", libc::SYS_getpid, [0; 6]).unwrap(), u64::from(pid));
+        assert_eq!(
+            resident.session().call("gettid", libc::SYS_gettid, [0; 6]).unwrap(),
+            u64::from(resident.thread())
+        );
+        let mut results = Vec::new();
+        let calls = vec![Call::new(libc::SYS_getppid, [0; 6]); 1200];
+        resident.session().run(&calls, &mut results).unwrap();
+        assert!(results.len() == 1200 && results.iter().all(|&id| id == i64::from(std::process::id())));
+        assert_eq!(descriptors(pid), fds, "the program's table is its own");
+        resident.session().exit().unwrap();
+        remove(&resident).unwrap();
+        assert_eq!(mappings(pid), maps);
+        assert_eq!(fs::read_dir(format!("/proc/{pid}/task")).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn an_interrupted_sleep_ends_when_it_should() {
+    let begin = Instant::now();
+    let mut program = Program(Command::new("sleep").arg("1").spawn().unwrap());
+    std::thread::sleep(Duration::from_millis(100));
+    let (resident, _) = start(program.id()).unwrap();
+    assert!(program.0.wait().unwrap().success());
+    let took = begin.elapsed();
+    assert!(took > Duration::from_millis(950), "{took:?}");
+    assert!(resident.is_gone());
+    assert!(matches!(
+        resident.session().call("getpid", libc::SYS_getpid, [0; 6]),
+        Err(InjectError::ResidentGone(_))
+    ));
+}
+
+#[test]
+fn descriptors_travel_both_ways() {
+    let program = Program::start(&["sleep", "100"]);
+    let (resident, _) = start(program.id()).unwrap();
+    let file = fs::File::open("/proc/self/status").unwrap();
+    let mut session = resident.session();
+    let there = session.give(std::os::fd::AsFd::as_fd(&file)).unwrap();
+    let back = session.take(there).unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut fs::File::from(back), &mut text).unwrap();
+    assert!(text.contains("Name:"), "the descriptor came back whole");
+}
+
+#[test]
+fn a_closed_gate_holds_gated_calls_and_cancels_them() {
+    let program = Program::start(&["sleep", "100"]);
+    let (resident, _) = start(program.id()).unwrap();
+    let gated = Call { number: libc::SYS_getpid, arguments: [0; 6], gated: true };
+    resident.arm();
+    resident.close_gate();
+    std::thread::scope(|scope| {
+        let batch = scope.spawn(|| {
+            let mut results = Vec::new();
+            resident.session().run(&[gated, Call::new(libc::SYS_getpid, [0; 6])], &mut results).unwrap();
+            results
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!batch.is_finished(), "the gated call waits");
+        resident.open_gate(true);
+        assert_eq!(batch.join().unwrap(), [-i64::from(libc::ECANCELED), i64::from(program.id())]);
+    });
+}
+
+#[test]
+fn signals_that_arrive_meanwhile_are_not_lost() {
+    let script = "import signal,time\nn=0\ndef h(*a):\n global n\n n+=1\nsignal.signal(signal.SIGUSR1,h)\nprint('ready',flush=True)\nend=time.time()+2\nwhile time.time()<end and n<1: time.sleep(0.01)\nprint(n)";
+    let mut program = Program::start(&["python3", "-c", script]);
+    std::thread::sleep(Duration::from_millis(400));
+    let pid = program.id();
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(move || {
+            std::thread::sleep(Duration::from_micros(200));
+            Command::new("kill").args(["-USR1", &pid.to_string()]).status().unwrap()
+        });
+        let (resident, _) = start(pid).unwrap();
+        sender.join().unwrap();
+        drop(resident);
+    });
+    let mut out = String::new();
+    std::io::Read::read_to_string(program.0.stdout.as_mut().unwrap(), &mut out).unwrap();
+    assert_eq!(out, "ready\n1\n");
+}
+
+#[test]
+fn what_cannot_be_entered_is_said() {
+    assert!(matches!(start(2), Err(_)), "a kernel thread");
+    assert!(matches!(start(0x3f_ffff), Err(InjectError::Gone(_))), "no such process");
+}
