@@ -4,9 +4,9 @@
 //! read a clock, draw random numbers or allocate per call; the pager owns the threads, the locks and the page states.
 
 mod eviction;
-
+mod prefetch;
 mod replay;
 
 pub use eviction::{Admission, Eviction, PageRef, S3Fifo};
-
+pub use prefetch::{Prefetcher, WINDOW_PAGES_MAX, Window};
 pub use replay::{Replayed, replay};
