@@ -1,1 +1,24 @@
-//! rackmem-far
+//! The client of memory servers: one target's far memory.
+//!
+//! [`FarMemory`] reserves segments in extents, spread over the servers, and keeps the RMC table that maps a slot of the
+//! target's far space to a page of a segment. [`Port`]s move pages: each owns one connection to every server, belongs
+//! to one thread, never blocks except in [`Port::wait`], and keeps many requests in flight.
+//!
+//! What a user of this crate can rely on: a page comes back as it was stored last, or with an error; never as zeros
+//! and never damaged. What it must do itself: give each slot rising versions for as long as the far memory lives (a
+//! server refuses the others), compare the version that comes back with the one it stored, and discard and reuse a slot
+//! through one and the same port, because two ports are not ordered with each other.
+//!
+//! This crate decides nothing about pages: which leave, when, or where they go is the pager's business.
+
+mod config;
+mod error;
+mod event;
+pub mod rmc;
+pub mod slots;
+
+pub use config::{Credentials, EXTENT_PAGES, FarConfig, LEASE, LOST_AFTER, TlsFiles};
+pub use error::FarError;
+pub use event::{Event, PageError, ReadRequest, ServerState, ServerStatus, WriteRequest};
+pub use rmc::{NetPort, Place, Rmc, RmcError};
+pub use slots::SlotTable;
