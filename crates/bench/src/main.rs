@@ -3,6 +3,8 @@
 //! The product is driven through the `rackmem` program alone, as a user would. Nothing here is part of the product.
 
 mod client;
+mod engine;
+mod floor;
 mod histogram;
 mod peer;
 mod process;
@@ -10,6 +12,8 @@ mod product;
 mod random;
 mod undo;
 mod workload;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -24,6 +28,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure the engine's figures: a table, JSON and a plot.
+    Engine(engine::Args),
     /// Workload: touch pages and check what they hold.
     Touch(workload::touch::Args),
     /// Workload: write to each page of fresh memory.
@@ -32,13 +38,36 @@ enum Command {
     Spin(workload::spin::Args),
     /// Load on a server of pages: Redis, memcached or a memory server.
     Load(client::load::Args),
+    /// The floor of a far fault: the program.
+    Floor(floor::app::Args),
+    /// The floor of a far fault: the pager, whose standard input is the userfaultfd.
+    FloorPager(floor::pager::Args),
+    /// The floor of a far fault: the server.
+    FloorServer(floor::server::Args),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rackmem-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Engine(args) => {
+            undo::install()?;
+            engine::run(&args)
+        }
         Command::Touch(args) => workload::touch::run(&args),
         Command::FirstTouch(args) => workload::first_touch::run(&args),
         Command::Spin(args) => workload::spin::run(&args),
         Command::Load(args) => client::load::run(&args),
+        Command::Floor(args) => floor::app::run(&args),
+        Command::FloorPager(args) => floor::pager::run(args),
+        Command::FloorServer(args) => floor::server::run(args),
     }
 }

@@ -89,7 +89,8 @@ fn end(child: &mut Child) -> Result<()> {
     if child.try_wait()?.is_some() {
         return Ok(());
     }
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child without a process id")?;
+    let pid =
+        i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child without a process id")?;
     rustix::process::kill_process(pid, Signal::TERM)?;
     let start = Instant::now();
     while start.elapsed() < END_TIME_MAX {

@@ -25,6 +25,7 @@ pub(crate) struct Product {
 pub(crate) struct MemoryServer {
     daemon: Daemon,
     address: String,
+    port: u16,
 }
 
 impl Product {
@@ -48,20 +49,26 @@ impl Product {
         let daemon = Daemon::spawn(
             on_cpu(cpu, &self.program)
                 .arg("memory-server")
-                .args(["--size", &size.to_string()])
+                .args(["--size", &size.0.to_string()])
                 .args(["--listen", &address]),
         )?;
         daemon.wait_for_port(port)?;
-        Ok(MemoryServer { daemon, address })
+        Ok(MemoryServer { daemon, address, port })
     }
 
     /// `rackmem run … -- program`, to be given the program's arguments.
-    pub(crate) fn run(&self, server: &MemoryServer, local: Bytes, cpu: Option<usize>, program: &Path) -> Command {
+    pub(crate) fn run(
+        &self,
+        server: &MemoryServer,
+        local: Bytes,
+        cpu: Option<usize>,
+        program: &Path,
+    ) -> Command {
         let mut command = on_cpu(cpu, &self.program);
         command
             .arg("run")
             .args(["--memory-server", &server.address])
-            .args(["--local", &local.to_string()])
+            .args(["--local", &local.0.to_string()])
             .arg("--")
             .arg(program);
         command
@@ -73,7 +80,7 @@ impl Product {
             Command::new(&self.program)
                 .args(["attach", &pid.to_string()])
                 .args(["--memory-server", &server.address])
-                .args(["--local", &local.to_string()])
+                .args(["--local", &local.0.to_string()])
                 .stdout(std::process::Stdio::null()),
         )?;
         let start = std::time::Instant::now();
@@ -81,7 +88,10 @@ impl Product {
             if let Some(status) = daemon.ended()? {
                 ensure!(status.success(), "rackmem attach failed ({status})");
             }
-            ensure!(start.elapsed() < ATTACH_TIME_MAX, "rackmem attach is not done after {ATTACH_TIME_MAX:?}");
+            ensure!(
+                start.elapsed() < ATTACH_TIME_MAX,
+                "rackmem attach is not done after {ATTACH_TIME_MAX:?}"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(daemon)
@@ -92,7 +102,7 @@ impl Product {
     }
 
     pub(crate) fn limit(&self, pid: u32, limit: Bytes) -> Result<()> {
-        call(Command::new(&self.program).args(["limit", &pid.to_string(), &limit.to_string()])).map(drop)
+        call(Command::new(&self.program).args(["limit", &pid.to_string(), &limit.0.to_string()])).map(drop)
     }
 
     /// What `rackmem ps` says of target `pid`.
@@ -100,8 +110,14 @@ impl Product {
         Ok(self.all_stats()?.into_iter().find(|stats| stats.pid == pid))
     }
 
-    /// What `rackmem ps` says of the one target that runs `command`.
-    pub(crate) fn all_stats(&self) -> Result<Vec<TargetStats>> {
+    /// What `rackmem ps` says of the one target that uses `server`.
+    pub(crate) fn target_of(&self, server: &MemoryServer) -> Result<Option<TargetStats>> {
+        let uses =
+            |stats: &TargetStats| stats.servers.iter().any(|s| s.address.to_string() == server.address);
+        Ok(self.all_stats()?.into_iter().find(uses))
+    }
+
+    fn all_stats(&self) -> Result<Vec<TargetStats>> {
         let text = call(Command::new(&self.program).args(["ps", "--json"]))?;
         serde_json::from_str(&text).with_context(|| format!("rackmem ps --json said '{text}'"))
     }
@@ -110,6 +126,10 @@ impl Product {
 impl MemoryServer {
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PageStore;
 use super::memcached::Memcached;
+use super::rackmem::MemoryServer;
 use super::resp::Redis;
 use crate::random::{Random, mix};
 
@@ -42,6 +43,7 @@ pub(crate) struct Args {
 pub(crate) enum Server {
     Redis,
     Memcached,
+    Rackmem,
 }
 
 /// What was reached.
@@ -56,6 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut store: Box<dyn PageStore> = match args.server {
         Server::Redis => Box::new(Redis::connect(args.port)?),
         Server::Memcached => Box::new(Memcached::connect(args.port)?),
+        Server::Rackmem => Box::new(MemoryServer::connect(args.port, args.pages)?),
     };
     let numbers: Vec<u32> = (0..args.pages).collect();
     for batch in numbers.chunks(FILL_BATCH as usize) {
@@ -64,10 +67,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     crate::workload::rendezvous()?;
     let mut random = Random::new(1);
-    let mut batch_of = || -> Vec<u32> {
-        (0..args.batch).map(|_| random.below(u64::from(args.pages)) as u32).collect()
-    };
-    let mut send = |store: &mut dyn PageStore, batch: &[u32]| {
+    let mut batch_of =
+        || -> Vec<u32> { (0..args.batch).map(|_| random.below(u64::from(args.pages)) as u32).collect() };
+    let send = |store: &mut dyn PageStore, batch: &[u32]| {
         if args.writes { store.send_writes(batch, &mut content) } else { store.send_reads(batch) }
     };
     let (start, limit) = (Instant::now(), Duration::from_secs_f64(args.seconds));

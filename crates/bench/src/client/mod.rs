@@ -2,6 +2,8 @@
 
 pub(crate) mod load;
 pub(crate) mod memcached;
+pub(crate) mod rackmem;
+pub(crate) mod redis_data;
 pub(crate) mod resp;
 
 use anyhow::Result;

@@ -35,7 +35,9 @@ impl MemoryGroup {
                 .context("could not switch the memory controller on; run as root")?;
             (v2, "memory.max", "cgroup.procs")
         } else {
-            bail!("no memory control groups on this machine: mount cgroup2, or the cgroup v1 memory controller");
+            bail!(
+                "no memory control groups on this machine: mount cgroup2, or the cgroup v1 memory controller"
+            );
         };
         let path = parent.join(name);
         fs::create_dir(&path)

@@ -103,9 +103,7 @@ fn swap_on(device: &str) -> Result<Undo> {
     call(Command::new("mkswap").arg(device))?;
     call(Command::new("swapon").arg(device)).context("could not switch swap on; run as root")?;
     let device = device.to_owned();
-    Ok(undo::later(format!("swapoff {device}"), move || {
-        call(Command::new("swapoff").arg(device)).map(drop)
-    }))
+    Ok(undo::later(format!("swapoff {device}"), move || call(Command::new("swapoff").arg(device)).map(drop)))
 }
 
 /// One page per swap-in, and no compressed cache in front of the swap area.

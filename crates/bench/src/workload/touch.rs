@@ -170,11 +170,8 @@ impl<'a> Worker<'a> {
 
     fn touch(&mut self, pattern: Pattern, time: Duration) -> Result<()> {
         let count = self.versions.len() as u64;
-        let order = if pattern == Pattern::Once {
-            permutation(count as u32, &mut self.random)
-        } else {
-            Vec::new()
-        };
+        let order =
+            if pattern == Pattern::Once { permutation(count as u32, &mut self.random) } else { Vec::new() };
         let start = Instant::now();
         let mut last = start;
         for i in 0.. {
