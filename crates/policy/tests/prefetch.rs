@@ -145,6 +145,7 @@ fn more_threads_than_places_take_turns() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn windows_are_bounded_and_hits_never_exceed_what_was_issued(
         faults in prop::collection::vec((0u32..80, prop_oneof![0u64..200, any::<u64>(), Just(u64::MAX), Just(0)]), 1..2000),

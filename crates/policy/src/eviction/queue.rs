@@ -65,11 +65,6 @@ impl Queue {
         self.entries.retain(|page| !take_dead(bytes, self.place, *page));
         self.entries.shrink_to(4 * self.live + DEAD_MIN);
     }
-
-    #[cfg(test)]
-    pub(super) fn entries(&self) -> usize {
-        self.entries.len()
-    }
 }
 
 /// Whether the foremost entry of `page` is dead; if so it is counted off, and the caller drops it.
@@ -79,4 +74,31 @@ fn take_dead(bytes: &mut PageBytes, place: Place, page: PageRef) -> bool {
         bytes.dead_set(page, place, dead - 1);
     }
     dead > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dead_entries_are_bounded_and_the_order_stays() {
+        let (mut bytes, mut queue) = (PageBytes::default(), Queue::new(Place::Small));
+        for round in 0..5_000 {
+            for page in [0, 1, 2, 3 + round % 700] {
+                let page = PageRef(page);
+                bytes.reach(page);
+                if bytes.place(page) == Place::Small {
+                    queue.remove(&mut bytes, page);
+                }
+                queue.push(&mut bytes, page);
+                assert!(queue.entries.len() <= 2 * queue.len() + DEAD_MIN);
+            }
+        }
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop(&mut bytes)).collect();
+        assert_eq!(order.len(), 703);
+        // The last pushes were, round by round, 0, 1, 2 and the next of the others: 5,000 is 7 × 700 + 100.
+        let others: Vec<_> = order.iter().copied().filter(|page| page.0 >= 3).collect();
+        let expected: Vec<_> = (100..700).chain(0..100).map(|i| PageRef(3 + i)).collect();
+        assert_eq!(others, expected);
+    }
 }

@@ -16,6 +16,10 @@ const SMALL_SHARE: usize = 10;
 /// Its share while a loop does not fit: just enough for pages on their way and prefetched windows.
 const SMALL_SHARE_LOOPING: usize = 32;
 
+/// Pages that move from probation to main with each victim after a loop was noticed. What is there is as good as any
+/// other part of the loop; moving it bit by bit keeps each call short.
+const KEPT_STEP: usize = 16;
+
 /// Rounds of the main queue that a page gets when it comes back from the standby list.
 const RECLAIMED_FREQUENCY: u8 = 2;
 
@@ -31,6 +35,8 @@ pub struct S3Fifo {
     main: Queue,
     ghost: Queue,
     guard: LoopGuard,
+    /// Pages on probation when the loop was noticed that still have to move to main.
+    to_keep: usize,
 }
 
 impl S3Fifo {
@@ -42,6 +48,7 @@ impl S3Fifo {
             main: Queue::new(Place::Main),
             ghost: Queue::new(Place::Ghost),
             guard: LoopGuard::new(),
+            to_keep: 0,
         }
     }
 
@@ -52,7 +59,11 @@ impl S3Fifo {
 
     fn readmit(&mut self, page: PageRef, how: Admission) {
         self.ghost.remove(&mut self.bytes, page);
+        let was_looping = self.guard.is_looping();
         self.guard.returned(page, self.resident());
+        if !was_looping && self.guard.is_looping() {
+            self.to_keep = self.small.len();
+        }
         match how {
             Admission::Reclaimed => {
                 self.main.push(&mut self.bytes, page);
@@ -69,6 +80,11 @@ impl S3Fifo {
 
     fn victim(&mut self) -> Option<PageRef> {
         let share = if self.guard.is_looping() { SMALL_SHARE_LOOPING } else { SMALL_SHARE };
+        if self.guard.is_looping() {
+            let step = self.to_keep.min(KEPT_STEP);
+            self.to_keep -= step;
+            (0..step).for_each(|_| self.promote());
+        }
         while self.small.len() > self.resident() / share {
             let page = self.small.pop(&mut self.bytes)?;
             if self.bytes.frequency(page) == 0 {
@@ -79,6 +95,12 @@ impl S3Fifo {
             self.main.push(&mut self.bytes, page);
         }
         self.main_victim().or_else(|| self.small.pop(&mut self.bytes))
+    }
+
+    fn promote(&mut self) {
+        if let Some(page) = self.small.pop(&mut self.bytes) {
+            self.main.push(&mut self.bytes, page);
+        }
     }
 
     fn main_victim(&mut self) -> Option<PageRef> {
