@@ -1,1 +1,37 @@
-fn main() {}
+//! `rackmem`: the one binary. It reads the command line, calls the crate that does the work, and prints what came out
+//! of it. It decides nothing about memory.
+
+mod args;
+mod attach;
+mod detach;
+mod doctor;
+mod held;
+mod limit;
+mod manual;
+mod options;
+mod process;
+mod program;
+mod ps;
+mod rates;
+mod run;
+mod signals;
+mod spawn;
+mod style;
+mod table;
+mod top;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    match cli.command.run() {
+        Ok(code) => code,
+        Err(error) => {
+            style::print_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

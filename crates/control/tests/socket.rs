@@ -1,4 +1,5 @@
 //! A server and its clients over real sockets, with a small handler that counts.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;

@@ -1,0 +1,46 @@
+//! `rackmem attach`: puts a running process under far memory without a restart.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+use rackmem_control::ControlError;
+
+use crate::doctor::{self, Facts, WayOut};
+use crate::options::FarOptions;
+use crate::process;
+use crate::spawn::{self, Report};
+
+/// Give a running process far memory; it runs on
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// The process
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: u32,
+    #[command(flatten)]
+    pub(crate) far: FarOptions,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let pid = arguments.pid;
+    let target = process::attachable(pid)?;
+    if rackmem_control::targets()?.contains(&pid) {
+        return Err(ControlError::AlreadyAttached(pid).into());
+    }
+    let obstacles = doctor::obstacles(&Facts::read()?, Some(&target));
+    if !obstacles.is_empty() {
+        bail!("process {pid} ({}) cannot be attached to:{}", target.name, WayOut(&obstacles));
+    }
+    let mut pager = spawn::spawn(pid, false, &arguments.far)?;
+    loop {
+        match pager.next() {
+            Report::Held => {}
+            Report::Attached { pause_us } => {
+                let (name, limit) = (&target.name, arguments.far.local);
+                println!("process {pid} ({name}): attached, paused for {pause_us} µs, local limit {limit}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            Report::Failed(sentence) => bail!("process {pid} ({}) is not attached: {sentence}", target.name),
+        }
+    }
+}

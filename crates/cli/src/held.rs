@@ -1,0 +1,48 @@
+//! `rackmem held`: the child of `run` between its birth and its exec. It waits on a pipe until the pager has seized
+//! it, and then becomes the program. If the pipe closes first, it ends without a word: `run` says why.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use clap::Args;
+use rackmem_uapi::inherited::take_descriptor;
+use rustix::process::{PTracer, Pid, set_ptracer};
+
+use crate::program::EXIT_NOT_EXECUTABLE;
+
+/// Waits for a byte and becomes another program
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Descriptor of the pipe to wait on
+    #[arg(long)]
+    pub(crate) fd: i32,
+    /// File to execute
+    #[arg(long)]
+    pub(crate) file: PathBuf,
+    /// Name of the program as the user gave it, and its arguments
+    #[arg(last = true, required = true)]
+    pub(crate) program: Vec<OsString>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    let Ok(pipe) = take_descriptor(arguments.fd) else { return ExitCode::FAILURE };
+    // Where Yama lets only parents trace, a process may still choose its tracer. The pager is a sibling whose id is
+    // not known yet; without Yama the call fails, and is not needed.
+    let _ = set_ptracer(PTracer::Any);
+    let mut pager = [0; 4];
+    if File::from(pipe).read_exact(&mut pager).is_err() {
+        return ExitCode::FAILURE;
+    }
+    if let Some(pager) = Pid::from_raw(i32::from_le_bytes(pager)) {
+        let _ = set_ptracer(PTracer::ProcessID(pager));
+    }
+    let (name, rest) =
+        arguments.program.split_first().map_or_else(Default::default, |(name, rest)| (name.clone(), rest));
+    let error = Command::new(&arguments.file).arg0(name).args(rest).exec();
+    eprintln!("rackmem: cannot run {}: {error}", arguments.file.display());
+    ExitCode::from(EXIT_NOT_EXECUTABLE)
+}

@@ -1,0 +1,155 @@
+//! `rackmem run`: starts a program under far memory and is not noticed in between.
+//!
+//! The order: the child is born held; the pager seizes it and says so; the child becomes the program; the
+//! pager brings far memory into force before the program's first instruction. If anything fails on the way,
+//! the program does not run at all.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::Pid;
+
+use crate::doctor::{self, Facts, WayOut};
+use crate::options::FarOptions;
+use crate::program::{self, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Missing};
+use crate::signals::{self, End, Ward};
+use crate::spawn::{self, Report, StartingPager};
+use crate::style;
+
+/// Start a program with far memory
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) far: FarOptions,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    pub(crate) program: Vec<OsString>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let file = match program::find(&arguments.program[0], std::env::var_os("PATH")) {
+        Ok(file) => file,
+        Err(Missing::NotFound(sentence)) => return Ok(refuse(sentence, EXIT_NOT_FOUND)),
+        Err(Missing::NotExecutable(sentence)) => return Ok(refuse(sentence, EXIT_NOT_EXECUTABLE)),
+    };
+    let obstacles = doctor::obstacles(&Facts::read()?, None);
+    if !obstacles.is_empty() {
+        bail!("far memory is not allowed here:{}", WayOut(&obstacles));
+    }
+    let (hold, release) = spawn::inheritable_reader().context("cannot make the pipe to the program")?;
+    let child = Command::new(spawn::myself())
+        .arg("held")
+        .arg(format!("--fd={}", hold.as_raw_fd()))
+        .arg("--file")
+        .arg(file)
+        .arg("--")
+        .args(&arguments.program)
+        .spawn()
+        .context("cannot start a process for the program")?;
+    drop(hold);
+    let child = Pid::from_child(&child);
+    let ward = Ward::new(child)?;
+    let started = spawn::spawn(child.as_raw_nonzero().get().unsigned_abs(), true, &arguments.far);
+    let end = match started {
+        Ok(pager) => Wrapper { ward, pager, stage: Stage::Held(release) }.run()?,
+        Err(error) => {
+            drop(release);
+            ward.wait()?;
+            return Err(error);
+        }
+    };
+    Ok(match end {
+        Outcome::Ended(End::Exited(code)) => ExitCode::from(code),
+        Outcome::Ended(End::Killed(signal)) => ExitCode::from(signals::die_by(signal)),
+        Outcome::NotStarted(sentence) => refuse(format!("the program was not started: {sentence}"), 1),
+    })
+}
+
+fn refuse(sentence: String, code: u8) -> ExitCode {
+    style::print_error(&anyhow::Error::msg(sentence));
+    ExitCode::from(code)
+}
+
+/// How far the program has come.
+#[derive(Debug)]
+enum Stage {
+    /// The child waits; a process id through this pipe lets it go on to the exec.
+    Held(File),
+    /// The child is on its way into the program.
+    Starting,
+    /// Far memory is in force; nothing more is to be heard of the pager.
+    Running,
+}
+
+enum Outcome {
+    Ended(End),
+    NotStarted(String),
+}
+
+struct Wrapper {
+    ward: Ward,
+    pager: StartingPager,
+    stage: Stage,
+}
+
+impl Wrapper {
+    fn run(mut self) -> anyhow::Result<Outcome> {
+        loop {
+            let is_pager_ready = self.poll()?;
+            if let Some(end) = self.ward.attend()? {
+                return Ok(Outcome::Ended(end));
+            }
+            if !is_pager_ready {
+                continue;
+            }
+            match (self.pager.next(), &mut self.stage) {
+                (Report::Held, Stage::Held(release)) => {
+                    release
+                        .write_all(&self.pager.id().to_le_bytes())
+                        .context("the program's process is gone")?;
+                    self.stage = Stage::Starting;
+                }
+                (Report::Attached { .. }, Stage::Starting) => self.stage = Stage::Running,
+                (Report::Failed(sentence), _) => return self.give_up(sentence),
+                (report, _) => return self.give_up(format!("the pager reports out of turn: {report:?}")),
+            }
+        }
+    }
+
+    /// Waits for signals or for the pager; whether it was the pager.
+    fn poll(&self) -> anyhow::Result<bool> {
+        let signals: BorrowedFd<'_> = self.ward.as_fd();
+        let mut fds = vec![PollFd::new(&signals, PollFlags::IN)];
+        if !matches!(self.stage, Stage::Running) {
+            fds.push(PollFd::new(&self.pager, PollFlags::IN));
+        }
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {
+                Ok(fds.get(1).is_some_and(|pager| !pager.revents().is_empty()))
+            }
+            Err(error) => Err(error).context("cannot wait for the program"),
+        }
+    }
+
+    /// Ends a child that has not become the program, or has not run an instruction of it under far memory.
+    fn give_up(self, sentence: String) -> anyhow::Result<Outcome> {
+        let Self { ward, stage, .. } = self;
+        if let Stage::Held(release) = stage {
+            drop(release);
+        } else {
+            // The exec itself may have failed; the child has then said why, and its code is the answer.
+            if let Some(end @ End::Exited(_)) = ward.attend()? {
+                return Ok(Outcome::Ended(end));
+            }
+            ward.kill();
+        }
+        ward.wait()?;
+        Ok(Outcome::NotStarted(sentence))
+    }
+}

@@ -1,0 +1,203 @@
+//! Starts the pager process and hears how it gets on. The pager is a process of its own, in its own session, so that
+//! it outlives the command that started it; its words go to a log file beside its control socket.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context;
+use rustix::io::FdFlags;
+use rustix::pipe::{PipeFlags, pipe_with};
+use serde::Deserialize;
+
+use crate::options::FarOptions;
+
+/// A pager says three lines at most; this much without an end of line is not a pager.
+const REPORT_BYTES_MAX: usize = 64 << 10;
+
+/// What a starting pager reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// It traces the held child, which may go on to the exec.
+    Held,
+    /// Far memory is in force.
+    Attached { pause_us: u64 },
+    /// It gave up, with a sentence for the user.
+    Failed(String),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ReportLine {
+    Error { error: String },
+    Attached { attached: bool, pause_us: u64 },
+    Held { held: bool },
+}
+
+/// A pager that has been started and is not yet known to work.
+#[derive(Debug)]
+pub(crate) struct StartingPager {
+    child: Child,
+    pipe: OwnedFd,
+    reports: Reports,
+    log: PathBuf,
+}
+
+/// Starts a pager for process `pid`; `exec` where that is a held child.
+pub(crate) fn spawn(pid: u32, exec: bool, options: &FarOptions) -> anyhow::Result<StartingPager> {
+    let directory = rackmem_control::directory()?;
+    rackmem_control::prepare(&directory)?;
+    let log = directory.join(format!("{pid}.log"));
+    let log_file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&log)
+        .with_context(|| format!("cannot write the pager's log {}", log.display()))?;
+    let (reader, writer) = inheritable_writer().context("cannot make the pipe to the pager")?;
+    let mut command = Command::new(myself());
+    command.arg("pager").arg(format!("--pid={pid}")).arg(format!("--ready-fd={}", writer.as_raw_fd()));
+    command.arg("--log").arg(std::path::absolute(&log)?);
+    if exec {
+        command.arg("--exec");
+    }
+    let child = command
+        .args(options.clone().absolute()?.to_arguments())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log_file)
+        .spawn()
+        .context("cannot start the pager process")?;
+    Ok(StartingPager { child, pipe: reader, reports: Reports::default(), log })
+}
+
+impl StartingPager {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Blocks for the next report. The end of the pager is a failure.
+    pub(crate) fn next(&mut self) -> Report {
+        let mut bytes = [0; 4096];
+        loop {
+            if let Some(report) = self.reports.queue.pop_front() {
+                return report;
+            }
+            match rustix::io::read(&self.pipe, &mut bytes) {
+                Ok(0) => return Report::Failed(self.obituary()),
+                Ok(count) => self.reports.feed(&bytes[..count]),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    return Report::Failed(format!("cannot hear the pager: {}", io::Error::from(error)));
+                }
+            }
+        }
+    }
+
+    /// What is to say of a pager that ended without a word.
+    fn obituary(&mut self) -> String {
+        let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        let log = self.log.display();
+        match last_line(&self.log) {
+            Some(line) => format!("the pager ended ({status}): {line}; all it said is in {log}"),
+            None => format!("the pager ended ({status}) and said nothing; its log is {log}"),
+        }
+    }
+}
+
+impl AsFd for StartingPager {
+    /// Readable once [`StartingPager::next`] will not wait long.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+/// Cuts the bytes of the pipe into reports.
+#[derive(Debug, Default)]
+struct Reports {
+    rest: Vec<u8>,
+    queue: VecDeque<Report>,
+}
+
+impl Reports {
+    fn feed(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            self.queue.push_back(parse(&line));
+        }
+        if self.rest.len() > REPORT_BYTES_MAX {
+            self.rest.clear();
+            self.queue.push_back(Report::Failed("the pager's report has no end".to_owned()));
+        }
+    }
+}
+
+fn parse(line: &[u8]) -> Report {
+    match serde_json::from_slice(line) {
+        Ok(ReportLine::Held { held: true }) => Report::Held,
+        Ok(ReportLine::Attached { attached: true, pause_us }) => Report::Attached { pause_us },
+        Ok(ReportLine::Error { error }) => Report::Failed(error),
+        _ => Report::Failed(format!("the pager reports nonsense: {}", String::from_utf8_lossy(line).trim())),
+    }
+}
+
+fn last_line(log: &Path) -> Option<String> {
+    let text = fs::read(log).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned)
+}
+
+/// A pipe whose writing end the next child inherits. Dropping the writer after the spawn keeps it from later ones.
+fn inheritable_writer() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::fcntl_setfd(&writer, FdFlags::empty())?;
+    Ok((reader, writer))
+}
+
+/// A pipe whose reading end the next child inherits.
+pub(crate) fn inheritable_reader() -> io::Result<(OwnedFd, File)> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::fcntl_setfd(&reader, FdFlags::empty())?;
+    Ok((reader, writer.into()))
+}
+
+/// The file of this program; still there under `/proc` if an upgrade has replaced it.
+pub(crate) fn myself() -> PathBuf {
+    std::env::current_exe().ok().filter(|file| file.exists()).unwrap_or_else(|| "/proc/self/exe".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_cut_at_line_ends() {
+        let mut reports = Reports::default();
+        reports.feed(b"{\"held\":tr");
+        assert_eq!(reports.queue, []);
+        reports.feed(b"ue}\n{\"attached\":true,\"pause_us\":310}\n{\"error\":\"no room\"}\nhello\n");
+        let failed = |text: &str| Report::Failed(text.to_owned());
+        assert_eq!(
+            Vec::from(reports.queue),
+            [
+                Report::Held,
+                Report::Attached { pause_us: 310 },
+                failed("no room"),
+                failed("the pager reports nonsense: hello")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_report_without_an_end_is_a_failure() {
+        let mut reports = Reports::default();
+        reports.feed(&vec![b'x'; REPORT_BYTES_MAX + 1]);
+        assert!(matches!(reports.queue.pop_front(), Some(Report::Failed(_))));
+        assert!(reports.rest.is_empty());
+    }
+}

@@ -1,0 +1,31 @@
+//! Colours and widths: only for a terminal, and not where `NO_COLOR` asks for none.
+
+use std::io::{self, IsTerminal};
+
+/// Whether a stream that is (or is not) a terminal gets colours.
+fn wants_colour(is_terminal: bool) -> bool {
+    is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether standard output gets colours.
+pub(crate) fn is_stdout_coloured() -> bool {
+    wants_colour(io::stdout().is_terminal())
+}
+
+/// Prints an error and its causes as one sentence.
+pub(crate) fn print_error(error: &anyhow::Error) {
+    let (red, plain) =
+        if wants_colour(io::stderr().is_terminal()) { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+    eprintln!("{red}rackmem:{plain} {error:#}");
+}
+
+/// Columns of standard output: of the terminal, else of `COLUMNS`, else as many as it takes.
+pub(crate) fn width() -> usize {
+    let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
+    let terminal = io::stdout().is_terminal().then(crossterm::terminal::size).and_then(Result::ok);
+    terminal
+        .map(|(width, _)| usize::from(width))
+        .or_else(columns)
+        .filter(|width| *width > 0)
+        .unwrap_or(usize::MAX)
+}
