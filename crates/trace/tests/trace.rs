@@ -1,5 +1,7 @@
 //! Traces survive a round trip, and nothing that is read can do harm.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
+
 use std::io::Cursor;
 
 use proptest::prelude::*;
