@@ -3,6 +3,7 @@
 //! The product is driven through the `rackmem` program alone, as a user would. Nothing here is part of the product.
 
 mod client;
+mod demo;
 mod engine;
 mod floor;
 mod histogram;
@@ -28,6 +29,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show rackmem at work: Redis in far memory, a snapshot, an attach to a running program.
+    Demo,
     /// Measure the engine's figures: a table, JSON and a plot.
     Engine(engine::Args),
     /// Workload: touch pages and check what they hold.
@@ -47,7 +50,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let result = run(Cli::parse().command);
+    undo::stop_if_ending();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("rackmem-bench: {error:#}");
@@ -58,6 +63,10 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
+        Command::Demo => {
+            undo::install()?;
+            demo::run()
+        }
         Command::Engine(args) => {
             undo::install()?;
             engine::run(&args)

@@ -3,16 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rackmem_control::TargetStats;
 use rackmem_types::Bytes;
 
 use crate::process::{Daemon, call, free_port, on_cpu, own_program};
-
-/// How long an attach may take before it counts as failed.
-const ATTACH_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The `rackmem` program: `RACKMEM_BIN`, or the one built beside this program.
 #[derive(Clone, Debug)]
@@ -74,27 +70,13 @@ impl Product {
         command
     }
 
-    /// Attaches to `pid`; the result ends the attached state's helper, if it has one in the foreground.
-    pub(crate) fn attach(&self, pid: u32, server: &MemoryServer, local: Bytes) -> Result<Daemon> {
-        let daemon = Daemon::spawn(
-            Command::new(&self.program)
-                .args(["attach", &pid.to_string()])
-                .args(["--memory-server", &server.address])
-                .args(["--local", &local.0.to_string()])
-                .stdout(std::process::Stdio::null()),
-        )?;
-        let start = std::time::Instant::now();
-        while self.stats(pid)?.is_none() {
-            if let Some(status) = daemon.ended()? {
-                ensure!(status.success(), "rackmem attach failed ({status})");
-            }
-            ensure!(
-                start.elapsed() < ATTACH_TIME_MAX,
-                "rackmem attach is not done after {ATTACH_TIME_MAX:?}"
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(daemon)
+    pub(crate) fn attach(&self, pid: u32, server: &MemoryServer, local: Bytes) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(["attach", &pid.to_string()])
+            .args(["--memory-server", &server.address])
+            .args(["--local", &local.0.to_string()]);
+        call(&mut command).map(drop)
     }
 
     pub(crate) fn detach(&self, pid: u32) -> Result<()> {

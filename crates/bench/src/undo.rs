@@ -5,8 +5,9 @@
 //! that fails is reported, and the next one runs.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::thread::{self, ThreadId};
 
 type Step = Box<dyn FnOnce() -> anyhow::Result<()> + Send>;
 
@@ -18,6 +19,10 @@ struct Entry {
 
 static STEPS: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+/// The thread that takes everything back, once there is one. All others stop where they next meet this module, so that
+/// nothing new is started and the program does not end before all is done.
+static ENDING: OnceLock<ThreadId> = OnceLock::new();
 
 /// Exit status of a program that was ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
@@ -32,6 +37,7 @@ pub(crate) fn later(
     what: impl Into<String>,
     step: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
 ) -> Undo {
+    stop_if_ending();
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     if let Ok(mut steps) = STEPS.lock() {
         steps.push(Entry { id, what: what.into(), step: Box::new(step) });
@@ -63,8 +69,18 @@ pub(crate) fn install() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes every step back, the latest first.
-pub(crate) fn all() {
+/// Stops the calling thread for ever if another one is taking everything back.
+pub(crate) fn stop_if_ending() {
+    while ENDING.get().is_some_and(|ending| *ending != thread::current().id()) {
+        thread::park();
+    }
+}
+
+/// Takes every step back, the latest first. Nothing can be started afterwards.
+fn all() {
+    if *ENDING.get_or_init(|| thread::current().id()) != thread::current().id() {
+        stop_if_ending();
+    }
     while let Some(entry) = STEPS.lock().ok().and_then(|mut steps| steps.pop()) {
         entry.run();
     }
@@ -80,6 +96,7 @@ impl Entry {
 
 impl Drop for Undo {
     fn drop(&mut self) {
+        stop_if_ending();
         let entry = STEPS.lock().ok().and_then(|mut steps| {
             let at = steps.iter().position(|entry| entry.id == self.0)?;
             Some(steps.remove(at))

@@ -45,12 +45,11 @@ pub(crate) fn run(lab: &Lab, samples: &mut Samples) -> Result<()> {
         target.wait_ready()?;
         target.lead("go")?;
         thread::sleep(MARGIN);
-        let attached = product.attach(pid, &server, Bytes(size.0 + ROOM.0))?;
+        product.attach(pid, &server, Bytes(size.0 + ROOM.0))?;
         thread::sleep(MARGIN);
         let stats = product.stats(pid)?.context("the target is not in `rackmem ps`")?;
         target.lead("end")?;
         let seen: Report = target.report()?;
-        drop(attached);
 
         samples.add(format!("attach/{label}/size MiB"), (size.0 >> 20) as f64);
         samples.add(format!("attach/{label}/pause ms, pager"), stats.attach_pause_us as f64 / 1000.0);

@@ -67,22 +67,15 @@ fn floor(lab: &Lab, placement: Placement) -> Result<FloorReport> {
 /// limit is raised before, so that all of them can stay.
 fn once(lab: &Lab, placement: Placement, writes: u64, evicting: bool) -> Result<Report> {
     let server = lab.memory_server(placement.others)?;
-    let mut command = match placement.program {
-        // The pager inherits the placement of `rackmem run`; the program is moved by its own taskset.
-        Some(cpu) => {
-            let cpu = cpu.to_string();
-            let taskset = std::path::Path::new("taskset");
-            let mut command =
-                lab.product()?.run(&server, lab.share(LOCAL_PERCENT), placement.others, taskset);
-            command.args(["--cpu-list", &cpu]).arg(lab.own());
-            command
-        }
-        None => lab.far(&server, lab.share(LOCAL_PERCENT), None)?,
-    };
+    // The pager inherits the placement of `rackmem run`; the program moves itself.
+    let mut command = lab.far(&server, lab.share(LOCAL_PERCENT), placement.others)?;
     command
         .args(["touch", "--pattern", "once", "--wait"])
         .args(["--size", &lab.size.to_string()])
         .args(["--writes", &writes.to_string()]);
+    if let Some(cpu) = placement.program {
+        command.args(["--cpu", &cpu.to_string()]);
+    }
     let mut workload = Workload::spawn(&mut command)?;
     workload.wait_ready()?;
     if !evicting {

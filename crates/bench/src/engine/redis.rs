@@ -13,7 +13,7 @@ use crate::client::redis_data::{BATCH, check, fill};
 use crate::client::resp::Redis;
 use crate::histogram::Latencies;
 use crate::peer::cgroup::MemoryGroup;
-use crate::peer::swap::SwapArea;
+use crate::peer::swap::{SwapArea, surviving_oom};
 use crate::process::{Daemon, free_port};
 use crate::random::{Random, Zipf};
 
@@ -44,9 +44,11 @@ pub(crate) fn run(lab: &Lab, samples: &mut Samples) -> Result<()> {
         measure(lab, &redis, port, CASES[1], samples)?;
     }
     let _area = SwapArea::remote(Bytes(lab.size.0 * 2)).context("remote swap")?;
-    let group = MemoryGroup::create(lab.share(LOCAL_PERCENT))?;
-    let redis = Daemon::spawn(arguments(&mut group.command(std::path::Path::new("redis-server")), port))?;
-    measure(lab, &redis, port, CASES[2], samples)
+    surviving_oom(|| {
+        let group = MemoryGroup::create(lab.share(LOCAL_PERCENT))?;
+        let redis = Daemon::spawn(arguments(&mut group.command(std::path::Path::new("redis-server")), port))?;
+        measure(lab, &redis, port, CASES[2], samples)
+    })
 }
 
 fn arguments(command: &mut Command, port: u16) -> &mut Command {

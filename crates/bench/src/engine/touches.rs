@@ -10,7 +10,7 @@ use super::figure::{Bar, Figure};
 use super::lab::Lab;
 use super::samples::Samples;
 use crate::peer::cgroup::MemoryGroup;
-use crate::peer::swap::SwapArea;
+use crate::peer::swap::{SwapArea, surviving_oom};
 use crate::process::Workload;
 use crate::product::pager_memory;
 use crate::workload::touch::Report;
@@ -53,11 +53,15 @@ pub(crate) fn run(lab: &Lab, samples: &mut Samples) -> Result<()> {
 fn swap(lab: &Lab, peer: &str, samples: &mut Samples) -> Result<()> {
     for percent in LOCAL_PERCENT {
         for kind in [READS, WRITES] {
-            let group = MemoryGroup::create(lab.share(percent))?;
-            let mut workload = Workload::spawn(arguments(lab, kind, group.command(lab.own())).arg("--wait"))?;
-            workload.wait_ready()?;
-            workload.lead("go")?;
-            keep(samples, peer, kind, percent, &workload.report()?);
+            let report = surviving_oom(|| {
+                let group = MemoryGroup::create(lab.share(percent))?;
+                let command = group.command(lab.own());
+                let mut workload = Workload::spawn(arguments(lab, kind, command).arg("--wait"))?;
+                workload.wait_ready()?;
+                workload.lead("go")?;
+                workload.report()
+            })?;
+            keep(samples, peer, kind, percent, &report);
         }
     }
     Ok(())

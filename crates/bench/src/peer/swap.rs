@@ -6,13 +6,19 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rackmem_types::Bytes;
 
 use crate::process::{Daemon, call, free_port};
 use crate::undo::{self, Undo};
+
+const UNMOUNT_TRIES: u32 = 40;
+
+const OOM_TRIES: u32 = 5;
 
 const PAGE_CLUSTER: &str = "/proc/sys/vm/page-cluster";
 const ZSWAP: &str = "/sys/module/zswap/parameters/enabled";
@@ -45,12 +51,16 @@ impl SwapArea {
         let file = path.join("disk");
         fs::write(&file, "")?;
         let bridge =
-            Daemon::spawn(Command::new("nbdfuse").arg(&file).arg(format!("nbd://127.0.0.1:{port}")))?;
+            // It reports its own regular end as an error.
+            Daemon::spawn(
+                Command::new("nbdfuse")
+                    .arg(&file)
+                    .arg(format!("nbd://127.0.0.1:{port}"))
+                    .stderr(Stdio::null()),
+            )?;
         let (mounted, path) = (file.clone(), file.clone());
         bridge.wait_until("its file", || fs::metadata(&mounted).is_ok_and(|disk| disk.len() == size.0))?;
-        let mount = undo::later("unmount the FUSE file", move || {
-            call(Command::new("fusermount").arg("-u").arg(&path)).map(drop)
-        });
+        let mount = undo::later("unmount the FUSE file", move || unmount(&path));
         let device = call(Command::new("losetup").args(["--find", "--show", "--direct-io=on"]).arg(&file))?;
         let name = device.clone();
         let detach = undo::later(format!("detach {device}"), move || {
@@ -88,6 +98,31 @@ impl SwapArea {
             _directory: None,
         })
     }
+}
+
+/// Runs a measurement with swap again if it failed. While slow swap writes are under way the kernel may find nothing to
+/// reclaim in a control group, and then its OOM killer ends the program although swap has room; that is the peer's weakness
+/// and must not end the comparison.
+pub(crate) fn surviving_oom<T>(mut measure: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..OOM_TRIES {
+        match measure() {
+            Err(error) => eprint!("[again, as the peer failed: {error:#}] "),
+            done => return done,
+        }
+    }
+    measure()
+}
+
+/// The kernel may hold a loop device's file for a moment after the device is detached.
+fn unmount(path: &Path) -> Result<()> {
+    let fusermount = || call(Command::new("fusermount").arg("-u").arg(path)).map(drop);
+    for _ in 1..UNMOUNT_TRIES {
+        if fusermount().is_ok() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    fusermount()
 }
 
 fn require_no_swap() -> Result<()> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rackmem_types::{Bytes, PAGE_SIZE};
 use rackmem_uapi::anonymous::AnonymousMemory;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
 use super::content;
@@ -46,6 +47,9 @@ pub(crate) struct Args {
     /// Seed of the random order.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Run on this CPU alone.
+    #[arg(long)]
+    cpu: Option<usize>,
     /// After the memory is filled and warm, say `ready` and wait for a line.
     #[arg(long)]
     wait: bool,
@@ -77,6 +81,11 @@ pub(crate) struct Report {
 
 /// Runs it.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(cpu) = args.cpu {
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu);
+        sched_setaffinity(None, &cpus).with_context(|| format!("cannot run on CPU {cpu}"))?;
+    }
     let memory = AnonymousMemory::map(args.size.0 as usize).context("no memory to touch")?;
     let pages = args.size.pages();
     if pages < args.threads * 2 {
