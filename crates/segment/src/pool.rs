@@ -63,6 +63,7 @@ pub struct SegmentSummary {
     pub lease_left: Option<Duration>,
 }
 
+#[derive(Debug)]
 struct Entry {
     segment: Arc<Segment>,
     owner: OwnerToken,
@@ -70,6 +71,7 @@ struct Entry {
 }
 
 /// All segments of a memory server, and the account of its capacity.
+#[derive(Debug)]
 pub struct Pool {
     capacity: u64,
     reserved: u64,
