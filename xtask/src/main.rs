@@ -1,1 +1,84 @@
-fn main() {}
+//! `cargo xtask`: what is done to this repository beside building it. It holds no logic of rackmem itself, and needs few
+//! crates, so that it is there at once.
+
+mod commands;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::commands::{become_program, build_release, release_program};
+
+/// Sets up, tests, shows and measures rackmem
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install the programs that the tests and benchmarks use
+    Setup,
+    /// Check format and lints, and run every test
+    Test {
+        /// Do not look for missing programs first
+        #[arg(long)]
+        no_setup: bool,
+        /// Further arguments of `cargo nextest run`, for example a filter
+        #[arg(last = true)]
+        nextest: Vec<String>,
+    },
+    /// Show rackmem at work on this machine, with every byte checked
+    Demo,
+    /// Measure rackmem beside its peers
+    Bench {
+        #[command(subcommand)]
+        bench: Bench,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// The engine's figures: a table, JSON and a plot
+    #[command(disable_help_flag = true)]
+    Engine {
+        /// Options of `rackmem-bench engine`: --quick, --only NAME, --rounds N, --out DIRECTORY
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Setup => setup::run(),
+        Command::Test { no_setup, nextest } => {
+            if !no_setup {
+                setup::run()?;
+            }
+            test::run(&nextest)
+        }
+        Command::Demo => bench_program("demo", &[]),
+        Command::Bench { bench: Bench::Engine { options } } => bench_program("engine", &options),
+    }
+}
+
+fn bench_program(subcommand: &str, options: &[String]) -> Result<()> {
+    build_release()?;
+    let program = release_program("rackmem-bench")?;
+    become_program(std::process::Command::new(program).arg(subcommand).args(options))
+}
