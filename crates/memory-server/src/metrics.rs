@@ -121,7 +121,7 @@ impl Latency {
 
     /// The sum in seconds, and each bucket's upper bound in seconds and count.
     fn read(&self) -> (f64, Vec<(f64, u64)>) {
-        let bounds = BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6).chain([f64::MAX]);
+        let bounds = BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
         let counts = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
         (self.sum_ns.load(Ordering::Relaxed) as f64 / 1e9, bounds.zip(counts).collect())
     }
@@ -137,7 +137,7 @@ mod tests {
         latency.observe(Duration::from_micros(2), 3);
         latency.observe(Duration::from_secs(100), 1);
         let (sum, buckets) = latency.read();
-        assert_eq!((buckets[0], buckets[BOUNDS_US.len()]), ((2e-6, 3), (f64::MAX, 1)));
+        assert_eq!((buckets[0], buckets[BOUNDS_US.len()]), ((2e-6, 3), (f64::INFINITY, 1)));
         assert!((sum - 100.000_006).abs() < 1e-9);
     }
 }
