@@ -11,14 +11,27 @@
 //!
 //! This crate decides nothing about pages: which leave, when, or where they go is the pager's business.
 
+mod answers;
 mod config;
+mod dial;
 mod error;
 mod event;
+mod flights;
+mod in_place;
+mod link;
+mod memory;
+mod port;
+mod reconnect;
 pub mod rmc;
+mod server;
+mod session;
 pub mod slots;
+mod stream;
 
 pub use config::{Credentials, EXTENT_PAGES, FarConfig, LEASE, LOST_AFTER, TlsFiles};
 pub use error::FarError;
 pub use event::{Event, PageError, ReadRequest, ServerState, ServerStatus, WriteRequest};
+pub use memory::FarMemory;
+pub use port::Port;
 pub use rmc::{NetPort, Place, Rmc, RmcError};
 pub use slots::SlotTable;

@@ -1,0 +1,476 @@
+//! A port's connection to one server: sends frames, takes answers apart, and comes back after a cut.
+//!
+//! States: up, reconnecting, lost. Requests are issued in every state but lost; while reconnecting they wait, and once the
+//! connection is back everything unanswered is sent again in order of issue. Reads may be repeated; a repeated write
+//! carries a version and checksum that the server has already, which it accepts.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rackmem_types::{PageData, Slot};
+use rackmem_wire::{FRAME_BYTES_MAX, PAGES_PER_FRAME_MAX, PageRange, Request, U64, WriteRecord, write_head};
+
+use crate::answers::Trouble;
+use crate::error::FarError;
+use crate::event::{Event, PageError, ReadRequest, WriteRequest};
+use crate::flights::{Flights, Kind};
+use crate::memory::{Bell, Shared, Table};
+use crate::reconnect::Reconnect;
+use crate::server::Server;
+use crate::stream::Stream;
+
+/// Time for the first connection of a port.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection to one server.
+pub(crate) struct Link {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) server: usize,
+    bell: Arc<Bell>,
+    state: State,
+    pub(crate) flights: Flights,
+    /// Bytes of the first unsent frame that the socket has taken.
+    head_sent: usize,
+    /// By position in the table: whether this connection has the extent's segment open.
+    opened: Vec<bool>,
+    /// Received and not yet taken apart: `buffer[..filled]`.
+    pub(crate) buffer: Box<[u8]>,
+    pub(crate) filled: usize,
+    /// When to look whether a request waits for too long.
+    check_at: Option<Instant>,
+    /// Since when the socket takes nothing.
+    blocked_since: Option<Instant>,
+    /// When trouble began, until there is an answer again.
+    pub(crate) broken_since: Option<Instant>,
+    pages: Vec<U64>,
+    records: Vec<WriteRecord>,
+    /// Requests to mapped memory that are done and wait to be reported; reads are done when they are.
+    done: Vec<Done>,
+    /// Requests that came after the server was lost.
+    late: Vec<(u32, Slot, bool)>,
+    page: Box<PageData>,
+    fds_changed: bool,
+    lost_reported: bool,
+}
+
+enum State {
+    Up(Stream),
+    Reconnecting(Reconnect),
+    Lost,
+}
+
+enum Done {
+    Read { tag: u32, slot: Slot, extent: usize },
+    Write { tag: u32, slot: Slot, result: Result<(), PageError> },
+}
+
+impl Link {
+    pub(crate) fn new(shared: Arc<Shared>, server: usize, bell: Arc<Bell>) -> Result<Self, FarError> {
+        let host = &shared.servers[server];
+        let state = if host.is_lost() {
+            State::Lost
+        } else {
+            let (session, welcome) = host.dialer.dial(DIAL_TIMEOUT)?;
+            if welcome.epoch != host.epoch {
+                let error = FarError::Restarted { address: host.address() };
+                shared.lose(server, &error.to_string());
+                return Err(error);
+            }
+            State::Up(session.into_stream().map_err(|error| host.dialer.explain(error, DIAL_TIMEOUT))?)
+        };
+        Ok(Self {
+            server,
+            bell,
+            state,
+            flights: Flights::new(),
+            head_sent: 0,
+            opened: Vec::new(),
+            buffer: vec![0; FRAME_BYTES_MAX].into_boxed_slice(),
+            filled: 0,
+            check_at: None,
+            blocked_since: None,
+            broken_since: None,
+            pages: Vec::with_capacity(PAGES_PER_FRAME_MAX),
+            records: Vec::with_capacity(PAGES_PER_FRAME_MAX),
+            done: Vec::new(),
+            late: Vec::new(),
+            page: Box::new([0; rackmem_types::PAGE_SIZE]),
+            fds_changed: false,
+            lost_reported: false,
+            shared,
+        })
+    }
+
+    pub(crate) fn host(&self) -> &Server {
+        &self.shared.servers[self.server]
+    }
+
+    pub(crate) fn read(&mut self, table: &Table, extent: usize, requests: &[ReadRequest], now: Instant) {
+        if matches!(self.state, State::Lost) {
+            return self.late.extend(requests.iter().map(|request| (request.tag, request.slot, false)));
+        }
+        self.open(table, extent);
+        if table.extents[extent].memory.is_some() {
+            let done = |request: &ReadRequest| Done::Read { tag: request.tag, slot: request.slot, extent };
+            self.done.extend(requests.iter().map(done));
+        } else {
+            for batch in requests.chunks(PAGES_PER_FRAME_MAX) {
+                let pages = batch.iter().map(|request| (request.tag, request.slot));
+                self.issue_read(table, extent, pages, false);
+            }
+        }
+        self.pump(now);
+    }
+
+    pub(crate) fn write(
+        &mut self,
+        table: &Table,
+        extent: usize,
+        requests: &[WriteRequest<'_>],
+        now: Instant,
+    ) {
+        if matches!(self.state, State::Lost) {
+            return self.late.extend(requests.iter().map(|request| (request.tag, request.slot, true)));
+        }
+        self.open(table, extent);
+        let place = &table.extents[extent];
+        if let Some(memory) = &place.memory {
+            self.done.extend(requests.iter().map(|request| {
+                let WriteRequest { tag, slot, version, checksum, data } = *request;
+                Done::Write { tag, slot, result: memory.write(place.page(slot), version, checksum, data) }
+            }));
+        } else {
+            for batch in requests.chunks(PAGES_PER_FRAME_MAX) {
+                self.issue_write(table, extent, batch.iter().copied(), false);
+            }
+        }
+        self.pump(now);
+    }
+
+    pub(crate) fn discard(&mut self, table: &Table, extent: usize, slots: &[Slot], now: Instant) {
+        let place = &table.extents[extent];
+        let dropped = slots.iter().filter(|slot| place.note_discarded(**slot)).count();
+        self.host().note_used(0, dropped);
+        if matches!(self.state, State::Lost) {
+            return;
+        }
+        for batch in slots
+            .chunk_by(|a, b| a.0.checked_add(1) == Some(b.0))
+            .collect::<Vec<_>>()
+            .chunks(PAGES_PER_FRAME_MAX)
+        {
+            let ranges = batch.iter().map(|run| (place.page(run[0]), run.len() as u64));
+            if let Some(memory) = &place.memory {
+                ranges.for_each(|(first, count)| memory.discard(first, count));
+                continue;
+            }
+            let ranges: Vec<_> = ranges.map(|(first, count)| PageRange::new(first, count)).collect();
+            self.open(table, extent);
+            let (index, id) = self.flights.issue(Kind::Discard, extent, 0);
+            let frame = &mut self.flights.get_mut(index).frame;
+            Request::Discard { segment: place.segment, ranges: &ranges }.encode(id, frame);
+        }
+        self.pump(now);
+    }
+
+    /// Asks for pages of one extent, at most 256. `again`: they came damaged before.
+    pub(crate) fn issue_read(
+        &mut self,
+        table: &Table,
+        extent: usize,
+        pages: impl ExactSizeIterator<Item = (u32, Slot)>,
+        again: bool,
+    ) {
+        let place = &table.extents[extent];
+        let (index, id) = self.flights.issue(Kind::Read, extent, pages.len());
+        let flight = self.flights.get_mut(index);
+        flight.again = again;
+        flight.pages.extend(pages);
+        self.pages.clear();
+        self.pages.extend(flight.pages.iter().map(|(_, slot)| U64::new(place.page(*slot))));
+        Request::Read { segment: place.segment, pages: &self.pages }.encode(id, &mut flight.frame);
+    }
+
+    /// Stores pages of one extent, at most 256. `again`: they arrived damaged before.
+    pub(crate) fn issue_write<'a>(
+        &mut self,
+        table: &Table,
+        extent: usize,
+        requests: impl ExactSizeIterator<Item = WriteRequest<'a>> + Clone,
+        again: bool,
+    ) {
+        let place = &table.extents[extent];
+        let (index, id) = self.flights.issue(Kind::Write, extent, requests.len());
+        let flight = self.flights.get_mut(index);
+        flight.again = again;
+        flight.pages.extend(requests.clone().map(|request| (request.tag, request.slot)));
+        self.records.clear();
+        self.records.extend(
+            requests.clone().map(|page| WriteRecord::new(place.page(page.slot), page.version, page.checksum)),
+        );
+        write_head(id, place.segment, &self.records, &mut flight.frame);
+        for request in requests {
+            flight.frame.extend_from_slice(request.data);
+        }
+    }
+
+    pub(crate) fn fd(&self) -> Option<(BorrowedFd<'_>, bool)> {
+        let State::Up(stream) = &self.state else { return None };
+        let full = self.head_sent == 0 && self.flights.at_server >= self.host().in_flight_max;
+        Some((stream.as_fd(), stream.wants_write() || !(self.flights.unsent.is_empty() || full)))
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.flights.open_pages + self.done.len() + self.late.len()
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        if !self.done.is_empty() || !self.late.is_empty() {
+            return Some(Instant::now());
+        }
+        match &self.state {
+            State::Up(_) => self.check_at,
+            State::Reconnecting(attempts) => Some(attempts.give_up_at()),
+            State::Lost => None,
+        }
+    }
+
+    /// Whether the descriptors have changed since the last call.
+    pub(crate) fn advance(&mut self, table: &Table, now: Instant, sink: &mut dyn FnMut(Event<'_>)) -> bool {
+        if self.host().is_lost() && !self.lost_reported {
+            self.go_down(table, sink);
+        }
+        self.report_done(table, sink);
+        if let State::Reconnecting(attempts) = &self.state
+            && let Some(result) = attempts.poll(now)
+        {
+            match result {
+                Ok(stream) => self.come_back(table, stream, now),
+                Err(reason) => self.shared.lose(self.server, &reason),
+            }
+        }
+        if matches!(self.state, State::Up(_)) {
+            if let Err(trouble) = self.receive(table, sink) {
+                self.suffer(trouble, now);
+            }
+            self.check_stalled(now);
+            self.pump(now);
+        }
+        if self.host().is_lost() && !self.lost_reported {
+            self.go_down(table, sink);
+        }
+        std::mem::take(&mut self.fds_changed)
+    }
+
+    /// Opens the extent's segment on this connection, ahead of the first request to it.
+    fn open(&mut self, table: &Table, extent: usize) {
+        if self.opened.get(extent).copied().unwrap_or(false) {
+            return;
+        }
+        self.opened.resize(self.opened.len().max(extent + 1), false);
+        self.opened[extent] = true;
+        let place = &table.extents[extent];
+        let epoch = self.host().epoch;
+        let (index, id) = self.flights.issue(Kind::Open, extent, 0);
+        let frame = &mut self.flights.get_mut(index).frame;
+        Request::SegmentOpen { segment: place.segment, owner: place.owner, epoch }.encode(id, frame);
+    }
+
+    /// Sends what waits, as far as the socket takes it.
+    fn pump(&mut self, now: Instant) {
+        let State::Up(stream) = &mut self.state else { return };
+        let in_flight_max = self.shared.servers[self.server].in_flight_max;
+        let mut result = stream.flush();
+        while result.is_ok()
+            && let Some(&index) = self.flights.unsent.front()
+        {
+            if self.head_sent == 0 && self.flights.at_server >= in_flight_max {
+                break;
+            }
+            let frame = &self.flights.get(index).frame;
+            match stream.send(&frame[self.head_sent..]) {
+                Ok(0) => {
+                    self.blocked_since.get_or_insert(now);
+                    self.check_at.get_or_insert(now + self.shared.config.lost_after);
+                    break;
+                }
+                Ok(sent) => {
+                    self.blocked_since = None;
+                    self.head_sent += sent;
+                }
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+            if self.head_sent == frame.len() {
+                self.head_sent = 0;
+                self.flights.unsent.pop_front();
+                if self.flights.get(index).kind == Kind::Discard {
+                    self.flights.finish(index);
+                } else {
+                    self.flights.note_sent(index, now);
+                    self.check_at.get_or_insert(now + self.shared.config.lost_after);
+                }
+            }
+        }
+        if let Err(error) = result {
+            self.suffer(Trouble::Broken(error.to_string()), now);
+        }
+    }
+
+    fn receive(&mut self, table: &Table, sink: &mut dyn FnMut(Event<'_>)) -> Result<(), Trouble> {
+        loop {
+            let State::Up(stream) = &mut self.state else { return Ok(()) };
+            let room = &mut self.buffer[self.filled..];
+            let asked = room.len();
+            let received = stream.recv(room).map_err(|error| Trouble::Broken(error.to_string()))?;
+            let received = match received {
+                None => return Ok(()),
+                Some(0) => return Err(Trouble::Broken("it closed the connection".into())),
+                Some(received) => received,
+            };
+            let done = received < asked && stream.short_means_empty();
+            self.filled += received;
+            // Taken out so that events can borrow it while the requests change; an empty box is no allocation.
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let result = self.take_apart(table, &buffer[..self.filled], sink);
+            if let Ok(taken) = result {
+                buffer.copy_within(taken..self.filled, 0);
+                self.filled -= taken;
+            }
+            self.buffer = buffer;
+            result?;
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    fn check_stalled(&mut self, now: Instant) {
+        if self.check_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let lost_after = self.shared.config.lost_after;
+        let oldest = [self.flights.oldest_sent(), self.blocked_since].into_iter().flatten().min();
+        self.check_at = oldest.map(|sent| sent + lost_after);
+        if oldest.is_some_and(|sent| now >= sent + lost_after) {
+            let reason =
+                format!("it neither took nor answered a request for {:.1} s", lost_after.as_secs_f64());
+            self.suffer(Trouble::Broken(reason), now);
+        }
+    }
+
+    /// What trouble means for the connection.
+    fn suffer(&mut self, trouble: Trouble, now: Instant) {
+        let reason = match trouble {
+            Trouble::Lost(reason) => return self.shared.lose(self.server, &reason),
+            Trouble::Broken(reason) => reason,
+        };
+        if !matches!(self.state, State::Up(_)) {
+            return;
+        }
+        let deadline = *self.broken_since.get_or_insert(now) + self.shared.config.lost_after;
+        tracing::warn!(server = %self.host().dialer.address, reason, "connection to memory server broken");
+        self.host().note_broken(&reason);
+        self.state =
+            State::Reconnecting(Reconnect::start(&self.shared, self.server, &self.bell, deadline, &reason));
+        self.check_at = None;
+        self.fds_changed = true;
+    }
+
+    fn come_back(&mut self, table: &Table, stream: Stream, now: Instant) {
+        tracing::info!(server = %self.host().dialer.address, "connection to memory server is back");
+        self.host().note_mended();
+        self.state = State::Up(stream);
+        self.fds_changed = true;
+        (self.head_sent, self.filled) = (0, 0);
+        (self.check_at, self.blocked_since) = (None, None);
+        self.flights.rewind();
+        if self.flights.open_pages == 0 {
+            self.broken_since = None;
+        }
+        let waiting = self.flights.unsent.len();
+        for extent in 0..self.opened.len() {
+            if std::mem::take(&mut self.opened[extent]) {
+                self.open(table, extent);
+            }
+        }
+        // Segments are opened before anything is asked of them.
+        self.flights.unsent.rotate_left(waiting);
+        self.pump(now);
+    }
+
+    /// The server is lost: everything fails, and its slots are reported.
+    fn go_down(&mut self, table: &Table, sink: &mut dyn FnMut(Event<'_>)) {
+        if matches!(self.state, State::Reconnecting(_)) {
+            self.host().note_mended();
+        }
+        self.state = State::Lost;
+        self.lost_reported = true;
+        self.fds_changed = true;
+        let error = PageError::Lost;
+        for done in self.done.drain(..) {
+            sink(match done {
+                Done::Read { tag, slot, .. } => Event::ReadFailed { tag, slot, error },
+                Done::Write { tag, slot, .. } => Event::StoreFailed { tag, slot, error },
+            });
+        }
+        for index in self.flights.all() {
+            let flight = self.flights.get(index);
+            for &(tag, slot) in &flight.pages {
+                sink(match flight.kind {
+                    Kind::Write => Event::StoreFailed { tag, slot, error },
+                    _ => Event::ReadFailed { tag, slot, error },
+                });
+            }
+            self.flights.finish(index);
+        }
+        self.flights.unsent.clear();
+        let reason = self.host().reason();
+        sink(Event::ServerLost { slots: table.rmc.ranges(self.server).collect(), reason });
+    }
+
+    fn report_done(&mut self, table: &Table, sink: &mut dyn FnMut(Event<'_>)) {
+        for (tag, slot, store) in self.late.drain(..) {
+            let error = PageError::Lost;
+            sink(if store {
+                Event::StoreFailed { tag, slot, error }
+            } else {
+                Event::ReadFailed { tag, slot, error }
+            });
+        }
+        for done in self.done.drain(..) {
+            match done {
+                Done::Read { tag, slot, extent } => {
+                    let place = &table.extents[extent];
+                    let memory = place.memory.as_ref().expect("only mapped extents are read in place");
+                    match memory.read(place.page(slot), &mut self.page) {
+                        Ok((version, checksum)) => {
+                            sink(Event::Page { tag, slot, version, checksum, data: &self.page });
+                        }
+                        Err(error) => sink(Event::ReadFailed { tag, slot, error }),
+                    }
+                }
+                Done::Write { tag, slot, result: Err(error) } => {
+                    sink(Event::StoreFailed { tag, slot, error })
+                }
+                Done::Write { tag, slot, result: Ok(()) } => {
+                    let place = table.rmc.entry(slot).map(|extent| &table.extents[extent]);
+                    let fresh = place.is_some_and(|place| place.note_stored(slot));
+                    self.shared.servers[self.server].note_used(fresh.into(), 0);
+                    sink(Event::Stored { tag, slot });
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if matches!(self.state, State::Reconnecting(_)) {
+            self.host().note_mended();
+        }
+    }
+}

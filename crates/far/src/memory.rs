@@ -1,0 +1,232 @@
+//! The far memory of one target: its servers, its extents, and the RMC table that all its ports share.
+//!
+//! `FarMemory` reserves and frees, on control connections and with patience. It never moves a page; ports do.
+//!
+//! One lock guards the table. Ports read it only when the generation says that it has changed, so nobody waits for it
+//! while pages move. No other lock is taken while it is held; growing has a lock of its own around the whole
+//! conversation with a server.
+
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rackmem_wire::{LEASE_MAX_MS, NAME_BYTES_MAX};
+use rustix::event::EventfdFlags;
+
+use crate::config::FarConfig;
+use crate::dial::Dialer;
+use crate::error::FarError;
+use crate::event::ServerStatus;
+use crate::port::Port;
+use crate::rmc::{NetPort, Rmc};
+use crate::server::{Extent, Server};
+
+/// Digits and dot that number the segments behind the name's prefix.
+const NAME_SUFFIX_BYTES: usize = 12;
+
+/// A handle on the far memory; clones are handles on the same.
+#[derive(Clone)]
+pub struct FarMemory {
+    shared: Arc<Shared>,
+}
+
+/// What handles and ports have in common.
+pub(crate) struct Shared {
+    pub(crate) config: FarConfig,
+    pub(crate) servers: Vec<Server>,
+    /// Changes with every extent.
+    pub(crate) generation: AtomicU64,
+    table: Mutex<Table>,
+    growing: Mutex<()>,
+    /// The server that the next extent is asked of first.
+    rotation: AtomicUsize,
+    bells: Mutex<Vec<Weak<Bell>>>,
+}
+
+/// The RMC table and, in the same order, the extents behind its entries.
+#[derive(Clone, Default)]
+pub(crate) struct Table {
+    pub(crate) rmc: Rmc,
+    pub(crate) extents: Vec<Arc<Extent>>,
+}
+
+impl FarMemory {
+    /// Dials every server, agrees on a version and proves who we are; nothing is reserved yet.
+    pub fn connect(mut config: FarConfig) -> Result<Self, FarError> {
+        if config.servers.is_empty() {
+            return Err(FarError::NoServers);
+        }
+        let prefix = config.name.floor_char_boundary(NAME_BYTES_MAX - NAME_SUFFIX_BYTES);
+        config.name.truncate(prefix);
+        config.extent_pages = config.extent_pages.max(1);
+        config.lease = config.lease.min(std::time::Duration::from_millis(LEASE_MAX_MS));
+        let connect = |address: &rackmem_types::ServerAddress| {
+            Server::connect(Dialer::new(address.clone(), &config.credentials)?)
+        };
+        let servers = config.servers.iter().map(connect).collect::<Result<_, _>>()?;
+        let shared = Shared {
+            config,
+            servers,
+            generation: AtomicU64::new(0),
+            table: Mutex::default(),
+            growing: Mutex::default(),
+            rotation: AtomicUsize::new(0),
+            bells: Mutex::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// A port with connections of its own to every server that is not lost.
+    pub fn port(&self) -> Result<Port, FarError> {
+        Port::new(self.shared.clone())
+    }
+
+    /// Reserves one more extent, on the next server in rotation that has room; its slots. `None`: nobody has room, or
+    /// the capacity is reached. Where no server has room for a whole extent, a smaller one is taken. Blocks for a
+    /// conversation with a server; an error is one that all servers without room do not explain.
+    pub fn grow(&self) -> Result<Option<Range<u32>>, FarError> {
+        let shared = &self.shared;
+        let _growing = shared.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        let reserved = shared.table().rmc.entries().last().map_or(0, |entry| entry.end);
+        let limit = shared.config.capacity_pages.unwrap_or(u32::MAX).saturating_sub(reserved);
+        let wanted = shared.config.extent_pages.min(limit);
+        if wanted == 0 {
+            return Ok(None);
+        }
+        let mut failure = None;
+        let mut roomiest = None;
+        let first = shared.rotation.load(Ordering::Relaxed);
+        for step in 0..shared.servers.len() {
+            let server = (first + step) % shared.servers.len();
+            if shared.servers[server].is_lost() {
+                continue;
+            }
+            match shared.reserve(server, reserved, wanted) {
+                Ok(slots) => return Ok(Some(slots)),
+                Err(FarError::Full { free_pages, .. }) => {
+                    roomiest = roomiest.max(Some((free_pages.min(u64::from(wanted)) as u32, server)));
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        if let Some((pages @ 1.., server)) = roomiest {
+            match shared.reserve(server, reserved, pages) {
+                Ok(slots) => return Ok(Some(slots)),
+                Err(FarError::Full { .. }) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure.map_or(Ok(None), Err)
+    }
+
+    /// What is known of each server.
+    pub fn servers(&self) -> Vec<ServerStatus> {
+        let status = |server: &Server| ServerStatus {
+            address: server.address(),
+            reserved_pages: server.reserved.load(Ordering::Relaxed),
+            used_pages: server.used.load(Ordering::Relaxed),
+            state: server.state(),
+        };
+        self.shared.servers.iter().map(status).collect()
+    }
+
+    /// The slots on servers that are lost.
+    pub fn lost(&self) -> Vec<Range<u32>> {
+        let servers = self.shared.servers.iter().enumerate().filter(|(_, server)| server.is_lost());
+        let table = self.shared.table();
+        servers.flat_map(|(index, _)| table.rmc.ranges(index).collect::<Vec<_>>()).collect()
+    }
+
+    /// Frees every segment on every server that can be reached. Ports must not be used afterwards.
+    pub fn destroy(&self) {
+        let extents = self.shared.table().extents.clone();
+        for extent in extents {
+            let server = &self.shared.servers[extent.server];
+            if server.is_lost() {
+                continue;
+            }
+            if let Err(error) = server.segment_destroy(&extent) {
+                tracing::warn!(%error, "a segment was not freed; its server frees it after the lease");
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A port's descriptor that is to be rung when a server is lost.
+    pub(crate) fn add_bell(&self, bell: &Arc<Bell>) {
+        let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+        bells.retain(|bell| bell.strong_count() > 0);
+        bells.push(Arc::downgrade(bell));
+    }
+
+    /// Declares a server lost, for all ports.
+    pub(crate) fn lose(&self, server: usize, reason: &str) {
+        if !self.servers[server].lose(reason) {
+            return;
+        }
+        tracing::error!(server = %self.servers[server].dialer.address, reason, "memory server lost");
+        for bell in self.bells.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Some(bell) = bell.upgrade() {
+                bell.ring();
+            }
+        }
+    }
+
+    fn reserve(&self, server: usize, start: u32, pages: u32) -> Result<Range<u32>, FarError> {
+        let number = self.table().extents.len();
+        let name = format!("{}.{number}", self.config.name);
+        let extent = self.servers[server].segment_create(server, &name, (start, pages), self.config.lease)?;
+        let slots = start..start + pages;
+        let entry = NetPort {
+            server,
+            segment: extent.segment,
+            start: slots.start,
+            end: slots.end,
+            offset: -i64::from(slots.start),
+        };
+        let mut table = self.table();
+        table.rmc.add(entry).expect("extents follow each other without overlap");
+        table.extents.push(Arc::new(extent));
+        self.generation.fetch_add(1, Ordering::Release);
+        self.rotation.store((server + 1) % self.servers.len(), Ordering::Relaxed);
+        Ok(slots)
+    }
+}
+
+/// Wakes a port that sleeps: an eventfd, and a flag so that nobody has to read it when it was not rung.
+pub(crate) struct Bell {
+    fd: OwnedFd,
+    rung: AtomicBool,
+}
+
+impl Bell {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { fd, rung: AtomicBool::new(false) })
+    }
+
+    pub(crate) fn ring(&self) {
+        // It can only fail when the counter is full, and then it is readable already.
+        let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        self.rung.store(true, Ordering::Release);
+    }
+
+    /// Makes it silent again. A ring that comes in between is heard next time.
+    pub(crate) fn hush(&self) {
+        if self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::AcqRel) {
+            let _ = rustix::io::read(&self.fd, &mut [0u8; 8][..]);
+        }
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

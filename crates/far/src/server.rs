@@ -1,0 +1,242 @@
+//! One memory server as all ports of a far memory share it: its health, its segments, and the control connection.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rackmem_types::{PageHash, ServerAddress, Slot};
+use rackmem_uapi::shared::SharedMemory;
+use rackmem_wire::{Answer, OwnerToken, Request, Welcome};
+
+use crate::dial::{self, Dialer};
+use crate::error::FarError;
+use crate::event::ServerState;
+use crate::in_place::InPlace;
+use crate::session::Session;
+
+/// Time for one control request. A server that needs longer is as good as gone.
+pub(crate) const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A server.
+pub(crate) struct Server {
+    pub(crate) dialer: Dialer,
+    /// Drawn by the server at its start; another one means that it has forgotten everything.
+    pub(crate) epoch: u64,
+    /// Requests that one connection may have unanswered.
+    pub(crate) in_flight_max: usize,
+    pub(crate) reserved: AtomicU64,
+    pub(crate) used: AtomicU64,
+    lost: AtomicBool,
+    health: Mutex<Health>,
+    control: Mutex<Option<Session>>,
+}
+
+#[derive(Default)]
+struct Health {
+    /// Ports that have lost their connection at this time.
+    reconnecting: usize,
+    reason: String,
+}
+
+/// A range of slots and the segment behind it.
+pub(crate) struct Extent {
+    pub(crate) server: usize,
+    pub(crate) segment: u64,
+    pub(crate) owner: OwnerToken,
+    pub(crate) start: u32,
+    pub(crate) memory: Option<InPlace>,
+    /// One bit per page that was stored and not discarded.
+    stored: Box<[AtomicU64]>,
+}
+
+impl Extent {
+    pub(crate) fn page(&self, slot: Slot) -> u64 {
+        u64::from(slot.0 - self.start)
+    }
+
+    /// Notes that the page has content; whether it had none before.
+    pub(crate) fn note_stored(&self, slot: Slot) -> bool {
+        let (word, bit) = self.bit(slot);
+        word.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// Notes that the page has no content; whether it had some before.
+    pub(crate) fn note_discarded(&self, slot: Slot) -> bool {
+        let (word, bit) = self.bit(slot);
+        word.fetch_and(!bit, Ordering::Relaxed) & bit != 0
+    }
+
+    fn bit(&self, slot: Slot) -> (&AtomicU64, u64) {
+        let page = slot.0 - self.start;
+        (&self.stored[(page / u64::BITS) as usize], 1 << (page % u64::BITS))
+    }
+}
+
+impl Server {
+    pub(crate) fn connect(dialer: Dialer) -> Result<Self, FarError> {
+        let (session, welcome) = dialer.dial(CONTROL_TIMEOUT)?;
+        let Welcome { epoch, in_flight_max, .. } = welcome;
+        Ok(Self {
+            dialer,
+            epoch,
+            in_flight_max: in_flight_max.max(1) as usize,
+            reserved: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            health: Mutex::default(),
+            control: Mutex::new(Some(session)),
+        })
+    }
+
+    pub(crate) fn address(&self) -> ServerAddress {
+        self.dialer.address.clone()
+    }
+
+    /// Reserves a segment for slots from `start` on, and maps it where the transport is shared memory.
+    pub(crate) fn segment_create(
+        &self,
+        index: usize,
+        name: &str,
+        (start, pages): (u32, u32),
+        lease: Duration,
+    ) -> Result<Extent, FarError> {
+        let owner = OwnerToken(dial::random());
+        let lease_ms = lease.as_millis() as u64;
+        let request = Request::SegmentCreate { name, pages: pages.into(), owner, lease_ms };
+        let mut control = self.control();
+        let segment = self.call(&mut control, &request, |answer| match answer {
+            Answer::Segment { segment, .. } => Ok(segment),
+            other => Err(self.dialer.unexpected(&other)),
+        })?;
+        let memory = match self.dialer.address {
+            ServerAddress::Shm(_) => Some(self.segment_map(&mut control, segment)?),
+            _ => None,
+        };
+        self.reserved.fetch_add(pages.into(), Ordering::Relaxed);
+        let stored = (0..pages.div_ceil(u64::BITS)).map(|_| AtomicU64::new(0)).collect();
+        Ok(Extent { server: index, segment, owner, start, memory, stored })
+    }
+
+    fn segment_map(&self, control: &mut Option<Session>, segment: u64) -> Result<InPlace, FarError> {
+        let layout = self.call(control, &Request::SegmentMap { segment }, |answer| match answer {
+            Answer::Mapped(layout) => Ok(layout),
+            other => Err(self.dialer.unexpected(&other)),
+        })?;
+        let wrong = |reason: &str| FarError::NotAServer { address: self.address(), reason: reason.into() };
+        let fd = control.as_mut().and_then(Session::take_fd);
+        let fd = fd.ok_or_else(|| wrong("it sent no descriptor of the segment's memory"))?;
+        let len = usize::try_from(layout.len).map_err(|_| wrong("the segment is larger than memory"))?;
+        let memory =
+            SharedMemory::map(fd, len).map_err(|source| FarError::Io { address: self.address(), source })?;
+        InPlace::new(memory, layout).ok_or_else(|| wrong("the segment's layout does not fit its memory"))
+    }
+
+    /// Frees a segment.
+    pub(crate) fn segment_destroy(&self, extent: &Extent) -> Result<(), FarError> {
+        let Extent { segment, owner, .. } = *extent;
+        let mut control = self.control();
+        // The control connection may be another one than the one that created the segment.
+        let open = Request::SegmentOpen { segment, owner, epoch: self.epoch };
+        self.call(&mut control, &open, |answer| match answer {
+            Answer::Segment { .. } => Ok(()),
+            other => Err(self.dialer.unexpected(&other)),
+        })?;
+        self.call(&mut control, &Request::SegmentDestroy { segment }, |answer| match answer {
+            Answer::Ok => Ok(()),
+            other => Err(self.dialer.unexpected(&other)),
+        })
+    }
+
+    /// One request on the control connection. An idle connection may have ended unnoticed, so it is dialled once more;
+    /// a segment that was created twice by that is freed after its lease.
+    fn call<T>(
+        &self,
+        control: &mut Option<Session>,
+        request: &Request<'_>,
+        mut take: impl FnMut(Answer<'_>) -> Result<T, FarError>,
+    ) -> Result<T, FarError> {
+        if let Some(session) = control {
+            let deadline = Instant::now() + CONTROL_TIMEOUT;
+            match session.call(request, deadline, |answer| {
+                let closing = matches!(answer, Answer::Error { code: rackmem_wire::ErrorCode::Draining, .. });
+                (!closing).then(|| take(answer))
+            }) {
+                Ok(Some(result)) => return result,
+                Ok(None) | Err(_) => *control = None,
+            }
+        }
+        let (session, welcome) = self.dialer.dial(CONTROL_TIMEOUT)?;
+        if welcome.epoch != self.epoch {
+            return Err(FarError::Restarted { address: self.address() });
+        }
+        let result = control
+            .insert(session)
+            .call(request, Instant::now() + CONTROL_TIMEOUT, take)
+            .map_err(|error| self.dialer.explain(error, CONTROL_TIMEOUT));
+        if result.is_err() {
+            *control = None;
+        }
+        result?
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Notes that the server is gone for good; whether it was not before.
+    pub(crate) fn lose(&self, reason: &str) -> bool {
+        let mut health = self.health();
+        let first = !self.lost.swap(true, Ordering::AcqRel);
+        if first {
+            reason.clone_into(&mut health.reason);
+        }
+        first
+    }
+
+    pub(crate) fn note_broken(&self, reason: &str) {
+        let mut health = self.health();
+        health.reconnecting += 1;
+        if !self.is_lost() {
+            reason.clone_into(&mut health.reason);
+        }
+    }
+
+    pub(crate) fn note_mended(&self) {
+        let mut health = self.health();
+        health.reconnecting = health.reconnecting.saturating_sub(1);
+    }
+
+    pub(crate) fn state(&self) -> ServerState {
+        let health = self.health();
+        match (self.is_lost(), health.reconnecting) {
+            (true, _) => ServerState::Lost(health.reason.clone()),
+            (false, 0) => ServerState::Up,
+            (false, _) => ServerState::Reconnecting(health.reason.clone()),
+        }
+    }
+
+    /// Why it is not up.
+    pub(crate) fn reason(&self) -> String {
+        self.health().reason.clone()
+    }
+
+    /// Counts pages that got content and pages that lost it.
+    pub(crate) fn note_used(&self, stored: usize, discarded: usize) {
+        if stored != discarded {
+            self.used.fetch_add((stored as u64).wrapping_sub(discarded as u64), Ordering::Relaxed);
+        }
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn control(&self) -> MutexGuard<'_, Option<Session>> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a page is what its checksum says.
+pub(crate) fn fits(data: &rackmem_types::PageData, checksum: u64) -> bool {
+    PageHash::of(data).checksum() == checksum
+}
