@@ -119,6 +119,14 @@ impl MemoryServer {
     }
 }
 
+/// Resident memory of a process, as the kernel counts it.
+pub(crate) fn resident(pid: u32) -> Result<Bytes> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a process without memory")?;
+    Ok(Bytes(kib.trim().trim_end_matches(" kB").parse::<u64>()? << 10))
+}
+
 /// Resident memory of a pager without its standby buffer, which is part of the target's local memory.
 pub(crate) fn pager_memory(pid: u32) -> Result<Bytes> {
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;

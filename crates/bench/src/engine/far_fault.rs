@@ -1,6 +1,6 @@
 //! The latency of one far fault, against the floor with the same placement on the CPUs; and what eviction adds to it.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rackmem_types::Bytes;
 
 use super::figure::{Bar, Figure};
@@ -83,7 +83,11 @@ fn once(lab: &Lab, placement: Placement, writes: u64, evicting: bool) -> Result<
         lab.product()?.limit(target.pid, Bytes(lab.size.0 * 2))?;
     }
     workload.lead("go")?;
-    workload.report()
+    let report: Report = workload.report()?;
+    // Three quarters of the pages should be far; where most are not, the figure would be about something else.
+    let (waited, all) = (report.faulting.count, report.touches);
+    ensure!(waited > all / 2, "only {waited} of {all} touches waited for a page: the pages were not far");
+    Ok(report)
 }
 
 /// The rows of these experiments.

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rackmem_types::Bytes;
 
 use super::figure::{Bar, Figure};
@@ -12,7 +12,7 @@ use super::samples::Samples;
 use crate::peer::cgroup::MemoryGroup;
 use crate::peer::swap::{SwapArea, surviving_oom};
 use crate::process::Workload;
-use crate::product::pager_memory;
+use crate::product::{pager_memory, resident};
 use crate::workload::touch::Report;
 
 const LOCAL_PERCENT: [u64; 2] = [50, 25];
@@ -24,6 +24,9 @@ const SEQUENTIAL_TIMES: f64 = 4.0;
 /// What the pager may need: a share of the managed memory, and a fixed part.
 const PAGER_SHARE: f64 = 0.006;
 const PAGER_FIXED: Bytes = Bytes(32 << 20);
+
+/// What a program has resident beside its managed memory: its file pages and its stacks.
+const PROGRAM: Bytes = Bytes(16 << 20);
 
 /// A kind of touches: its name and the arguments of the workload.
 type Kind = (&'static str, &'static [&'static str]);
@@ -75,6 +78,10 @@ fn rackmem(lab: &Lab, kind: Kind, percent: u64, samples: &mut Samples) -> Result
     let target = lab.target(&server, &workload)?;
     samples.add("pager/memory", pager_memory(target.pager_pid)?.0 as f64);
     samples.add("pager/managed", target.managed.0 as f64);
+    let (resident, limit) = (resident(target.pid)?, lab.share(percent));
+    let allowed = Bytes(limit.0 + limit.0 / 8 + PROGRAM.0);
+    ensure!(resident <= allowed, "{resident} of the program are resident, its local limit is {limit}");
+    samples.add(format!("{}/resident MiB", name("rackmem", kind, percent)), (resident.0 >> 20) as f64);
     workload.lead("go")?;
     keep(samples, "rackmem", kind, percent, &workload.report()?);
     Ok(())
