@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use rackmem_uapi::inherited::signal_reset;
 use rustix::process::Signal;
 
-use crate::{attach, detach, doctor, held, limit, manual, ps, run, top, watch};
+use crate::{attach, detach, doctor, held, limit, manual, memory_server, ps, run, top, watch};
 
 /// Far memory for any process: programs use the memory of other machines as if it were their own.
 #[derive(Debug, Parser)]
@@ -18,6 +18,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    MemoryServer(memory_server::Arguments),
     Run(run::Arguments),
     Attach(attach::Arguments),
     Detach(detach::Arguments),
@@ -37,6 +38,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
+            Self::MemoryServer(arguments) => memory_server::run(&arguments),
             Self::Run(arguments) => run::run(&arguments),
             Self::Attach(arguments) => attach::run(&arguments),
             Self::Held(arguments) => Ok(held::run(&arguments)),
@@ -99,6 +101,12 @@ mod tests {
         check("rackmem attach 0 --memory-server a:1 --local 1MiB", ErrorKind::ValueValidation);
         check("rackmem limit 5 0", ErrorKind::ValueValidation);
         check("rackmem watch 5 xyz", ErrorKind::ValueValidation);
+        check("rackmem memory-server --size 1GiB", ErrorKind::MissingRequiredArgument);
+        check("rackmem memory-server --size 1GiB --listen 7070", ErrorKind::ValueValidation);
+        check(
+            "rackmem memory-server --size 1GiB --listen a:1 --tls-key k",
+            ErrorKind::MissingRequiredArgument,
+        );
         assert!(refused("rackmem limit 5 0").to_string().contains("no memory at all"));
         assert!(refused("rackmem limit 5 1024TiB").to_string().contains("this machine has"));
         assert!(refused("rackmem limit 5 12MB").to_string().contains("for example 256MiB"));

@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if !obstacles.is_empty() {
         bail!("process {pid} ({}) cannot be attached to:{}", target.name, WayOut(&obstacles));
     }
-    let mut pager = spawn::spawn(pid, false, &arguments.far)?;
+    let mut pager = spawn::spawn(pid, target.name.as_ref(), false, &arguments.far)?;
     loop {
         match pager.next() {
             Report::Held => {}

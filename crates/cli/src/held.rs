@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -43,6 +43,13 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let (name, rest) =
         arguments.program.split_first().map_or_else(Default::default, |(name, rest)| (name.clone(), rest));
     let error = Command::new(&arguments.file).arg0(name).args(rest).exec();
-    eprintln!("rackmem: cannot run {}: {error}", arguments.file.display());
+    let why = match error.kind() {
+        // The file itself was found before, so it is what its first line or its header names.
+        ErrorKind::NotFound => {
+            "the interpreter or loader that it asks for is missing; see its first line, or file(1)".to_owned()
+        }
+        _ => error.to_string(),
+    };
+    eprintln!("rackmem: cannot run {}: {why}", arguments.file.display());
     ExitCode::from(EXIT_NOT_EXECUTABLE)
 }

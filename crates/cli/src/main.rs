@@ -7,7 +7,9 @@ mod detach;
 mod doctor;
 mod held;
 mod limit;
+mod logging;
 mod manual;
+mod memory_server;
 mod options;
 mod process;
 mod program;
@@ -18,6 +20,7 @@ mod signals;
 mod spawn;
 mod style;
 mod table;
+mod token;
 mod top;
 mod watch;
 

@@ -7,6 +7,8 @@ use anyhow::Context;
 use clap::Args;
 use rackmem_types::{Bytes, PAGE_SIZE, ServerAddress};
 
+use crate::spawn::option;
+
 /// The largest extent that can be asked for: all the slots of a target are 16 TiB, and striping needs several extents.
 const EXTENT_MAX: Bytes = Bytes(1 << 40);
 
@@ -87,12 +89,7 @@ impl FarOptions {
     /// The command line that parses to these options.
     pub(crate) fn to_arguments(&self) -> Vec<OsString> {
         let mut line = Vec::new();
-        let mut push = |name: &str, value: OsString| {
-            let mut argument = OsString::from(name);
-            argument.push("=");
-            argument.push(value);
-            line.push(argument);
-        };
+        let mut push = |name: &str, value: OsString| line.push(option(name, &value));
         for address in &self.memory_servers {
             push("--memory-server", address.to_string().into());
         }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, bail};
 
@@ -62,7 +63,16 @@ pub(crate) fn attachable(pid: u32) -> anyhow::Result<Process> {
         bail!("there is no process {pid}: look for the program's id with 'pgrep PROGRAM' or 'ps aux'");
     };
     check(pid, &process)?;
+    if is_rackmem(pid) {
+        // A pager or a memory server that waits for itself would wait for ever.
+        bail!("process {pid} ({}) is rackmem itself, which others wait for: choose a program", process.name);
+    }
     Ok(process)
+}
+
+fn is_rackmem(pid: u32) -> bool {
+    let file = |pid: &str| fs::metadata(format!("/proc/{pid}/exe")).map(|file| (file.dev(), file.ino())).ok();
+    file("self").is_some_and(|own| file(&pid.to_string()) == Some(own))
 }
 
 fn check(pid: u32, process: &Process) -> anyhow::Result<()> {
@@ -114,6 +124,8 @@ mod tests {
         check("", "", 71, "71 is a thread of process 70");
         check("TracerPid:\t0", "TracerPid:\t5", 70, "is being traced by process 5");
         super::check(70, &parse(STATUS).unwrap()).unwrap();
+        let myself = attachable(std::process::id()).unwrap_err().to_string();
+        assert!(myself.contains("is rackmem itself"), "{myself}");
         assert!(attachable(u32::MAX).unwrap_err().to_string().contains("there is no process"));
     }
 }

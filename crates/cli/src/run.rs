@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail};
@@ -46,8 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let child = Command::new(spawn::myself())
         .arg("held")
         .arg(format!("--fd={}", hold.as_raw_fd()))
-        .arg("--file")
-        .arg(file)
+        .arg(spawn::option("--file", file.as_os_str()))
         .arg("--")
         .args(&arguments.program)
         .spawn()
@@ -55,7 +55,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     drop(hold);
     let child = Pid::from_child(&child);
     let ward = Ward::new(child)?;
-    let started = spawn::spawn(child.as_raw_nonzero().get().unsigned_abs(), true, &arguments.far);
+    let pid = child.as_raw_nonzero().get().unsigned_abs();
+    let name = Path::new(&arguments.program[0]).file_name().unwrap_or_default();
+    let started = spawn::spawn(pid, name, true, &arguments.far);
     let end = match started {
         Ok(pager) => Wrapper { ward, pager, stage: Stage::Held(release) }.run()?,
         Err(error) => {

@@ -2,6 +2,7 @@
 //! it outlives the command that started it; its words go to a log file beside its control socket.
 
 use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -47,8 +48,13 @@ pub(crate) struct StartingPager {
     log: PathBuf,
 }
 
-/// Starts a pager for process `pid`; `exec` where that is a held child.
-pub(crate) fn spawn(pid: u32, exec: bool, options: &FarOptions) -> anyhow::Result<StartingPager> {
+/// Starts a pager for process `pid`, which is (or, with `exec`, is a held child that becomes) the program `name`.
+pub(crate) fn spawn(
+    pid: u32,
+    name: &OsStr,
+    exec: bool,
+    options: &FarOptions,
+) -> anyhow::Result<StartingPager> {
     let directory = rackmem_control::directory()?;
     rackmem_control::prepare(&directory)?;
     let log = directory.join(format!("{pid}.log"));
@@ -61,7 +67,8 @@ pub(crate) fn spawn(pid: u32, exec: bool, options: &FarOptions) -> anyhow::Resul
     let (reader, writer) = inheritable_writer().context("cannot make the pipe to the pager")?;
     let mut command = Command::new(myself());
     command.arg("pager").arg(format!("--pid={pid}")).arg(format!("--ready-fd={}", writer.as_raw_fd()));
-    command.arg("--log").arg(std::path::absolute(&log)?);
+    command.arg(format!("--name={}", name.to_string_lossy()));
+    command.arg(option("--log", std::path::absolute(&log)?.as_os_str()));
     if exec {
         command.arg("--exec");
     }
@@ -164,6 +171,14 @@ pub(crate) fn inheritable_reader() -> io::Result<(OwnedFd, File)> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::fcntl_setfd(&reader, FdFlags::empty())?;
     Ok((reader, writer.into()))
+}
+
+/// `--name=value`, in one argument so that no value is taken for an option.
+pub(crate) fn option(name: &str, value: &OsStr) -> OsString {
+    let mut argument = OsString::from(name);
+    argument.push("=");
+    argument.push(value);
+    argument
 }
 
 /// The file of this program; still there under `/proc` if an upgrade has replaced it.

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 
 /// Whether a stream that is (or is not) a terminal gets colours.
-fn wants_colour(is_terminal: bool) -> bool {
+pub(crate) fn wants_colour(is_terminal: bool) -> bool {
     is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 

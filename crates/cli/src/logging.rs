@@ -1,0 +1,17 @@
+//! Where the long-running commands write what happens: standard error, one line each, colours on a terminal only.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::style;
+
+/// Call it once, before the first thread starts. `RUST_LOG` chooses what is shown; without it, rare events are.
+pub(crate) fn begin() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(style::wants_colour(io::stderr().is_terminal()))
+        .init();
+}

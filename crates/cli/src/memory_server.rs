@@ -1,0 +1,90 @@
+//! `rackmem memory-server`: lends memory until it is told to end.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+
+use anyhow::Context;
+use clap::Args;
+use nix::sys::signal::{SigSet, Signal};
+use rackmem_memory_server::{Listen, Server, ServerConfig, Shutdown, TlsFiles};
+use rackmem_types::Bytes;
+
+use crate::{logging, token};
+
+/// Lend this machine's memory to other machines
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Memory to lend, for example 4GiB; it is taken only as pages arrive
+    #[arg(long)]
+    pub(crate) size: Bytes,
+    /// Where to listen: HOST:PORT or unix:PATH; repeat it for several places
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub(crate) listen: Vec<Listen>,
+    /// The server's certificate, PEM: speak TLS 1.3 and let in only clients with a certificate of the authority
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Certificates of the authority that signs the clients' certificates, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// File with the token that every client must know
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Listen on the network with neither certificates nor a token: whoever reaches the port gets memory
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// Serve Prometheus metrics here, for example 127.0.0.1:9070
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Describe the memory in this JSON file to programs on the same machine
+    #[arg(long, value_name = "FILE")]
+    pub(crate) regions: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    logging::begin();
+    let shutdown = Shutdown::new().context("cannot make the handle that ends the server")?;
+    shut_down_on_signal(&shutdown)?;
+    let server = Server::start(&config(arguments)?, &shutdown)?;
+    let places: Vec<String> = server.places().iter().map(ToString::to_string).collect();
+    let metrics =
+        server.metrics_address().map(|address| format!(", metrics on {address}")).unwrap_or_default();
+    // Nobody has to read this line for the server to serve.
+    let _ = writeln!(io::stdout(), "memory server: {} on {}{metrics}", arguments.size, places.join(" and "));
+    server.wait();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn config(arguments: &Arguments) -> anyhow::Result<ServerConfig> {
+    let mut config = ServerConfig::new(arguments.size, arguments.listen.clone());
+    if let (Some(cert), Some(key), Some(ca)) = (&arguments.tls_cert, &arguments.tls_key, &arguments.tls_ca) {
+        config.tls = Some(TlsFiles { cert: cert.clone(), key: key.clone(), ca: ca.clone() });
+    }
+    config.token = arguments.token_file.as_deref().map(token::read).transpose()?;
+    config.insecure = arguments.insecure;
+    config.metrics = arguments.metrics;
+    config.regions.clone_from(&arguments.regions);
+    Ok(config)
+}
+
+/// Blocks the signals in this thread, and so in all that it starts from now on, and waits for them in one of their own.
+fn shut_down_on_signal(shutdown: &Shutdown) -> anyhow::Result<()> {
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    signals.thread_block().context("cannot block signals")?;
+    let shutdown = shutdown.clone();
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            if let Ok(signal) = signals.wait() {
+                tracing::info!(%signal, "told to end: answering what has arrived");
+                shutdown.trigger();
+            }
+        })
+        .context("cannot start the thread for signals")?;
+    Ok(())
+}
