@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use rackmem_control::TargetStats;
@@ -46,7 +46,8 @@ impl Product {
             on_cpu(cpu, &self.program)
                 .arg("memory-server")
                 .args(["--size", &size.0.to_string()])
-                .args(["--listen", &address]),
+                .args(["--listen", &address])
+                .stdout(Stdio::null()),
         )?;
         daemon.wait_for_port(port)?;
         Ok(MemoryServer { daemon, address, port })
