@@ -45,6 +45,7 @@ mod tls;
 pub use batch::Batch;
 pub use config::{Limits, Listen, ParseListenError, ServerConfig, TlsFiles};
 pub use error::ServerError;
+pub use rackmem_uapi::gather::Piece;
 pub use server::{Server, run};
 pub use session::{Flow, Session, Store};
 pub use shutdown::Shutdown;

@@ -1,5 +1,7 @@
 //! Pages and segments over real sockets.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::io::{Read, Write};

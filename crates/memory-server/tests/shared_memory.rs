@@ -1,5 +1,7 @@
 //! A client on the same machine maps a segment and reads and writes pages itself.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::fs::File;

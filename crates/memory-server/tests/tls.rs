@@ -1,5 +1,7 @@
 //! TLS 1.3 with certificates on both sides, made for the test.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::fs;

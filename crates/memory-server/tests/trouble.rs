@@ -1,5 +1,7 @@
 //! Clients that should not be let in, and bytes that are no protocol. After each the server goes on.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::io::{Read, Write};

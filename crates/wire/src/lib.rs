@@ -15,7 +15,7 @@ mod request;
 pub use answer::{Answer, Mapped, Segments, Status, Welcome, pages_head};
 pub use auth::{Nonce, OwnerToken, Proof};
 pub use error::{ErrorCode, WireError};
-pub use header::{Header, MAGIC, Op, frame_len};
+pub use header::{Header, MAGIC, Op, frame_len, reseal};
 pub use limits::{
     ERROR_TEXT_MAX, FRAME_BYTES_MAX, GREETING_BYTES_MAX, IN_FLIGHT_MAX, LEASE_MAX_MS, NAME_BYTES_MAX,
     PAGES_PER_FRAME_MAX, SEGMENTS_MAX, VERSION,
