@@ -148,16 +148,15 @@ fn userfaultfd(facts: &Facts) -> Finding {
             Some("boot a kernel with CONFIG_USERFAULTFD=y, as every large distribution has"),
         ),
         Some(1) => finding(Verdict::Good, "every program may have its page faults resolved", None),
+        // The pager opens the device and hands it to the target, so the target's own rights do not matter.
+        Some(_) if facts.device => {
+            finding(Verdict::Good, "programs may have their page faults resolved, by /dev/userfaultfd", None)
+        }
         Some(_) if facts.may_trace_all => finding(
             Verdict::Limited,
-            "programs of root may have their page faults resolved, programs of other users may not \
-             (vm.unprivileged_userfaultfd is 0)",
+            "programs of root may have their page faults resolved, programs of other users may not: \
+             vm.unprivileged_userfaultfd is 0 and /dev/userfaultfd is closed",
             Some(sysctl),
-        ),
-        Some(_) if facts.device => finding(
-            Verdict::Good,
-            "your programs may have their page faults resolved by /dev/userfaultfd",
-            None,
         ),
         Some(_) => finding(
             Verdict::Missing,

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use rustix::io::FdFlags;
@@ -19,6 +20,9 @@ use crate::options::FarOptions;
 
 /// A pager says three lines at most; this much without an end of line is not a pager.
 const REPORT_BYTES_MAX: usize = 64 << 10;
+
+/// How long the log of a pager that ended is kept: long enough to be asked about after a weekend.
+const LOG_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What a starting pager reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +61,7 @@ pub(crate) fn spawn(
 ) -> anyhow::Result<StartingPager> {
     let directory = rackmem_control::directory()?;
     rackmem_control::prepare(&directory)?;
+    remove_old_logs(&directory, SystemTime::now());
     let log = directory.join(format!("{pid}.log"));
     let log_file = OpenOptions::new()
         .create(true)
@@ -153,6 +158,21 @@ fn parse(line: &[u8]) -> Report {
     }
 }
 
+/// Pagers that ended well leave no log; those of the others are removed when nobody can want them any more.
+fn remove_old_logs(directory: &Path, now: SystemTime) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_log = path.extension().is_some_and(|extension| extension == "log");
+        let age =
+            entry.metadata().and_then(|metadata| metadata.modified()).map(|then| now.duration_since(then));
+        // A pager with nothing to say for a week is no reason to take its log away.
+        let is_old = matches!(age, Ok(Ok(age)) if age > LOG_AGE_MAX) && !path.with_extension("sock").exists();
+        if is_log && is_old {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
 fn last_line(log: &Path) -> Option<String> {
     let text = fs::read(log).ok()?;
     let text = String::from_utf8_lossy(&text);
@@ -206,6 +226,21 @@ mod tests {
                 failed("the pager reports nonsense: hello")
             ]
         );
+    }
+
+    #[test]
+    fn only_old_logs_of_ended_pagers_are_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["1.log", "2.log", "2.sock", "other"] {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        remove_old_logs(directory.path(), SystemTime::now());
+        assert!(directory.path().join("1.log").exists());
+        remove_old_logs(directory.path(), SystemTime::now() + 2 * LOG_AGE_MAX);
+        let mut left: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["2.log", "2.sock", "other"]);
     }
 
     #[test]
