@@ -1,0 +1,79 @@
+//! One program, run without rackmem and then under it: both runs must look the same from outside.
+
+use std::ffi::OsString;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::machine;
+use crate::process::{Ended, Process};
+use crate::rack::{Rack, rackmem};
+
+/// Without rackmem every program ends within this time.
+const NATIVE: Duration = Duration::from_secs(60);
+
+/// With a tenth of its memory local it may take this long; far more is a hang.
+const MANAGED: Duration = Duration::from_secs(180);
+
+/// Resident memory that may lie above the local limit: stacks are not managed, a mapping is managed only once it is
+/// found, and eviction works in batches.
+const ABOVE_LIMIT_KIB: u64 = 24 << 10;
+
+/// A program that uses a known amount of memory and prints the same on each run.
+#[derive(Debug)]
+pub struct Case {
+    program: Vec<OsString>,
+    memory_mib: u64,
+    reads_output: bool,
+    watches_resident: bool,
+}
+
+impl Case {
+    /// `program`, which uses about `memory_mib` MiB.
+    pub fn new<A: Into<OsString>>(memory_mib: u64, program: impl IntoIterator<Item = A>) -> Self {
+        let program = program.into_iter().map(Into::into).collect();
+        Self { program, memory_mib, reads_output: true, watches_resident: true }
+    }
+
+    /// The program's output has times in it: only its exit code says whether it passed.
+    pub fn with_varying_output(self) -> Self {
+        Self { reads_output: false, ..self }
+    }
+
+    /// The program's memory is spread over processes, so that none alone shows the limit.
+    pub fn in_several_processes(self) -> Self {
+        Self { watches_resident: false, ..self }
+    }
+
+    /// Runs the program with `percent` of its memory local and compares.
+    #[track_caller]
+    pub fn check(&self, percent: u64) {
+        let (native, used_kib) = self.run(Command::new(&self.program[0]).args(&self.program[1..]), NATIVE);
+        let native = native.expect_success("without rackmem, where it has to pass too");
+        let rack = Rack::start();
+        let local_mib = self.memory_mib * percent / 100;
+        let (managed, peak_kib) = self.run(&mut rack.run(local_mib, &[], &self.program), MANAGED);
+        let managed = managed.expect_success(&format!("with {local_mib} of {} MiB local", self.memory_mib));
+        if self.reads_output {
+            assert_eq!(managed.stdout, native.stdout, "standard output under rackmem and without it");
+            assert_eq!(managed.stderr, native.stderr, "standard error under rackmem and without it");
+        }
+        if self.watches_resident {
+            let stated_kib = self.memory_mib << 10;
+            assert!(used_kib >= stated_kib * 3 / 4, "it uses {used_kib} KiB only, not {stated_kib}");
+            let most_kib = (local_mib << 10) + ABOVE_LIMIT_KIB;
+            assert!(peak_kib <= most_kib, "{peak_kib} KiB were resident with a limit of {local_mib} MiB");
+        }
+    }
+
+    /// Runs `command` to its end; also how much memory any of its processes had resident, rackmem's own left out.
+    #[track_caller]
+    fn run(&self, command: &mut Command, limit: Duration) -> (Ended, u64) {
+        let binary = rackmem();
+        let mut peak_kib = 0;
+        let ended = Process::start(command.stdin(Stdio::null()), limit).finish_watched(|pid| {
+            let programs = machine::tree(pid).into_iter().filter(|pid| !machine::runs(*pid, &binary));
+            peak_kib = programs.map(machine::anonymous_kib).fold(peak_kib, u64::max);
+        });
+        (ended, peak_kib)
+    }
+}

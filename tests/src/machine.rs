@@ -1,0 +1,58 @@
+//! What `/proc` says of other processes. Processes come and go, so everything here answers with what there was.
+
+use std::fs;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Child processes of `pid`.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks
+        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+        .collect()
+}
+
+/// `pid` and all its descendants, parents first.
+pub(crate) fn tree(pid: u32) -> Vec<u32> {
+    let mut found = vec![pid];
+    let mut at = 0;
+    while let Some(pid) = found.get(at) {
+        found.extend(children(*pid));
+        at += 1;
+    }
+    found
+}
+
+/// Resident private anonymous memory of `pid`, in KiB; 0 if it is gone.
+pub fn anonymous_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    field.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Whether `pid` runs the executable at `path`.
+pub(crate) fn runs(pid: u32, path: &std::path::Path) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == path)
+}
+
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// What the threads of `pid` are doing: for the message of a test that ran out of time.
+pub(crate) fn describe(pid: u32) -> String {
+    let read = |path: String| fs::read_to_string(path).unwrap_or_default().trim().replace('\0', " ");
+    let mut text = format!("process {pid}: {}\n", read(format!("/proc/{pid}/cmdline")));
+    for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let path = task.path().display().to_string();
+        let status = read(format!("{path}/status"));
+        let state = status.lines().find(|line| line.starts_with("State:")).unwrap_or_default().to_owned();
+        let (name, wchan) = (read(format!("{path}/comm")), read(format!("{path}/wchan")));
+        let call = read(format!("{path}/syscall"));
+        text += &format!("  {} {name}: {state}, waits in {wchan}, call {call}\n", task.file_name().display());
+    }
+    text
+}
