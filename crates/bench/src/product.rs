@@ -47,6 +47,7 @@ impl Product {
                 .arg("memory-server")
                 .args(["--size", &size.0.to_string()])
                 .args(["--listen", &address])
+                .env("RUST_LOG", "warn")
                 .stdout(Stdio::null()),
         )?;
         daemon.wait_for_port(port)?;
