@@ -8,11 +8,13 @@
 //!
 //! This crate knows nothing of pages or policy.
 
+mod pause;
 mod procfs;
 mod resident;
 mod start;
 mod tracee;
 
+pub use pause::Pause;
 pub use procfs::{ProcessStatus, Seccomp, process_status};
 pub use resident::{Call, Resident, Session};
 pub use start::{Held, remove, start};

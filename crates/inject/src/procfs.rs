@@ -93,3 +93,8 @@ pub(crate) fn threads(pid: u32) -> io::Result<Vec<u32>> {
     threads.sort_unstable_by_key(|&thread| (thread != pid, thread));
     Ok(threads)
 }
+
+/// Whether a thread has ended and only waits to be collected.
+pub(crate) fn is_zombie(thread: u32) -> bool {
+    process_status(thread).is_ok_and(|status| status.state == 'Z')
+}

@@ -145,6 +145,11 @@ impl Resident {
         self.ring.half_word(CANCEL_OFFSET).store(0, SeqCst);
     }
 
+    /// Whether the gate was opened with `cancel` since [`Resident::arm`].
+    pub fn is_cancelled(&self) -> bool {
+        self.ring.half_word(CANCEL_OFFSET).load(SeqCst) != 0
+    }
+
     /// Closes the gate: on return no gated call is running and none will start before [`Resident::open_gate`].
     pub fn close_gate(&self) {
         let gate = self.ring.half_word(GATE_OFFSET);

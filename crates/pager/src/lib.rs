@@ -1,1 +1,245 @@
-//! rackmem-pager
+//! The pager: gives one process, and all that it forks, memory that lies on memory servers.
+//!
+//! [`run`] enters the process (`rackmem_inject`), connects to the memory servers (`rackmem_far`) and stays until the
+//! process and its descendants are gone or are detached. Three threads share one lock:
+//!
+//! - the **fault thread** (`serve.rs`) answers page faults and never waits for anything else;
+//! - the **evictor** (`evict.rs`) keeps room below the local limit, ahead of need;
+//! - the **keeper** (`keeper.rs`) finds new mappings and descendants.
+//!
+//! `core.rs` holds the page states and says why this is right; `events.rs` what fork, mremap, munmap and madvise do to
+//! them. The promise everything serves: a fault is answered with the last version written, or it waits, or it is SIGBUS.
+
+mod control;
+mod core;
+mod detach;
+mod enter;
+mod entry;
+mod error;
+mod events;
+mod evict;
+mod extract;
+mod journal;
+mod keeper;
+mod probes;
+mod procfs;
+mod ranges;
+mod serve;
+mod space;
+mod standby;
+mod table;
+mod tracing_file;
+mod watch;
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rackmem_far::{FarConfig, FarMemory};
+use rackmem_inject::{Held, process_status, start};
+use rackmem_policy::PageRef;
+use rackmem_types::Bytes;
+
+pub use error::PagerError;
+pub use probes::Probes;
+
+use crate::control::Control;
+use crate::core::Core;
+use crate::evict::Evictor;
+use crate::journal::Journal;
+use crate::keeper::Keeper;
+use crate::serve::Server;
+use crate::table::SpaceId;
+use crate::tracing_file::TraceFile;
+
+/// What a pager is asked to do.
+#[derive(Debug)]
+pub struct PagerConfig {
+    /// The process.
+    pub pid: u32,
+    /// The process waits for a byte before it replaces itself by the program: enter it at the exec.
+    pub exec: bool,
+    /// How much of the managed memory may be resident.
+    pub limit: Bytes,
+    /// Where the rest is.
+    pub far: FarConfig,
+    /// Where to write the trace of faults and evictions.
+    pub trace: Option<PathBuf>,
+    /// Kernel features to do without.
+    pub without: Vec<String>,
+    /// Where to report, in JSON lines, that the process is held and that far memory is in force.
+    pub ready: Option<OwnedFd>,
+}
+
+/// The smallest local limit: a few batches, below which a program would do nothing but wait.
+pub const LIMIT_MIN: Bytes = Bytes(4 << 20);
+
+/// What the threads of a pager share.
+pub(crate) struct Shared {
+    core: Mutex<Core>,
+    /// The evictor sleeps on this.
+    evict: Condvar,
+    /// A batch has been recorded.
+    batch_done: Condvar,
+    /// Descriptors that whoever takes over needs: the page table and the standby list. Every resident thread holds them.
+    heirlooms: [OwnedFd; 2],
+    /// Wakes the fault thread.
+    wake: OwnedFd,
+    /// Spaces that the fault thread does not watch yet.
+    newcomers: Mutex<Vec<SpaceId>>,
+    stop: AtomicBool,
+    detaching: AtomicBool,
+    far_asked: Mutex<Instant>,
+}
+
+impl Shared {
+    fn new(core: Core) -> std::io::Result<Self> {
+        let heirlooms = [core.table.fd().try_clone_to_owned()?, core.standby.fd().try_clone_to_owned()?];
+        Ok(Self {
+            core: Mutex::new(core),
+            evict: Condvar::new(),
+            batch_done: Condvar::new(),
+            heirlooms,
+            wake: rustix::event::eventfd(
+                0,
+                rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK,
+            )?,
+            newcomers: Mutex::new(Vec::new()),
+            stop: AtomicBool::new(false),
+            detaching: AtomicBool::new(false),
+            far_asked: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// The lock. A thread that panicked under it has ended the process already (`panic = "abort"`).
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_server(&self) {
+        // An eventfd only refuses when its counter is full, and then it is readable anyway.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Whether it is time to ask full memory servers again.
+    fn far_retry(&self) -> bool {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let mut asked = self.far_asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = asked.elapsed() >= PATIENCE;
+        if due {
+            *asked = Instant::now();
+        }
+        due
+    }
+}
+
+/// Gives a process far memory until it and its descendants are gone, or are detached.
+pub fn run(config: PagerConfig) -> Result<(), PagerError> {
+    if config.limit < LIMIT_MIN {
+        return Err(PagerError::LimitTooSmall(config.limit));
+    }
+    let probes = Probes::ask(&config.without)?;
+    check(config.pid, config.exec)?;
+    let far = FarMemory::connect(config.far)?;
+    let (serving, storing) = (far.port()?, far.port()?);
+    let command = process_status(config.pid).map(|status| status.name).unwrap_or_default();
+    let trace = config.trace.as_deref().map(|path| TraceFile::create(path, &command)).transpose()?;
+    let journal = trace.as_ref().map(|_| Journal::new());
+    let limit = config.limit.pages();
+    // A sixteenth of the limit is the second chance of pages on their way out.
+    let standby = (limit / 16).clamp(256, 1 << 15) as usize;
+    let core = Core::new(limit, standby, journal, probes.can_poison).map_err(PagerError::Memory)?;
+    let shared = Shared::new(core).map_err(PagerError::Memory)?;
+    let mut report = config.ready.map(File::from);
+
+    let result = std::thread::scope(|scope| {
+        let mut server = Server::new(&shared, serving).map_err(PagerError::Memory)?;
+        let shared = &shared;
+        let ended = move |what: &str, result: std::io::Result<()>| {
+            if let Err(error) = result {
+                tracing::error!("the {what} thread failed: {error}");
+                // The resident threads hold the userfaultfds: the target waits, it is not harmed.
+                std::process::abort();
+            }
+        };
+        spawn(scope, "fault", move || ended("fault", server.run()))?;
+        let mut evictor = Evictor::new(shared, far.clone(), storing, probes.can_move);
+        spawn(scope, "evict", move || evictor.run())?;
+
+        let outcome = attach(shared, &probes, config.pid, config.exec, &mut report).and_then(|pause| {
+            let control = Control::new(config.pid, command, far.clone(), pause);
+            control.serve(scope, shared, &mut report, pause)?;
+            Keeper::new(shared, probes.clone(), config.pid, trace).run();
+            Ok(())
+        });
+        shared.stop.store(true, Relaxed);
+        shared.wake_server();
+        shared.evict.notify_all();
+        outcome
+    });
+    far.destroy();
+    result
+}
+
+/// Enters the process; gives how long it stood still.
+fn attach(
+    shared: &Shared,
+    probes: &Probes,
+    pid: u32,
+    exec: bool,
+    report: &mut Option<File>,
+) -> Result<Duration, PagerError> {
+    let (resident, pause) = if exec {
+        let held = Held::seize(pid)?;
+        tell(report, "{\"held\":true}");
+        held.wait_exec()?
+    } else {
+        start(pid)?
+    };
+    keeper::adopt(shared, probes, Arc::new(resident))?;
+    Ok(pause)
+}
+
+fn tell(report: &mut Option<File>, line: &str) {
+    if let Some(file) = report {
+        // Whoever asked may have gone; the target is served all the same.
+        let _ = file.write_all(format!("{line}\n").as_bytes());
+    }
+}
+
+/// What must be so before anything is touched.
+fn check(pid: u32, exec: bool) -> Result<(), PagerError> {
+    let status = process_status(pid).map_err(|_| PagerError::NoProcess(pid))?;
+    if status.thread_group != pid {
+        return Err(PagerError::Thread { pid, process: status.thread_group });
+    }
+    if !status.has_memory {
+        return Err(PagerError::NoMemory(pid, status.name));
+    }
+    if status.tracer != 0 {
+        return Err(PagerError::Traced { pid, tracer: status.tracer });
+    }
+    if status.seccomp != rackmem_inject::Seccomp::Off && !exec {
+        return Err(PagerError::Seccomp(pid));
+    }
+    if procfs::is_entered(pid) {
+        return Err(PagerError::Entered(pid));
+    }
+    Ok(())
+}
+
+fn spawn<'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    name: &str,
+    body: impl FnOnce() + Send + 'scope,
+) -> Result<(), PagerError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn_scoped(scope, body)
+        .map(|_| ())
+        .map_err(PagerError::Memory)
+}

@@ -1,0 +1,92 @@
+//! Lets the target go: everything comes home, and nothing is left behind.
+
+use std::os::fd::AsFd;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use rackmem_control::DetachReport;
+use rackmem_inject::{InjectError, remove};
+use rackmem_uapi::uffd;
+
+use crate::Shared;
+use crate::core::PAGE;
+use crate::space::{Inside, STAGING_BYTES};
+use crate::table::SpaceId;
+
+/// How often it is looked whether all pages are home.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Brings everything home and takes the resident threads out. The target runs on meanwhile.
+pub(crate) fn detach(shared: &Shared) -> Result<DetachReport, String> {
+    let begin = Instant::now();
+    if shared.detaching.swap(true, Relaxed) {
+        return Err("a detach is under way already".to_owned());
+    }
+    let mut core = shared.lock();
+    core.hold += 1; // no batch leaves any more, and no fault waits for room
+    while core.batch.is_some() {
+        core = shared.batch_done.wait(core).unwrap_or_else(PoisonError::into_inner);
+    }
+    let before = core.counters.fetched + core.counters.prefetched;
+    drop(core);
+    loop {
+        shared.wake_server();
+        std::thread::sleep(LOOK);
+        let core = shared.lock();
+        if core.far == 0 && core.standby.live() == 0 {
+            break;
+        }
+    }
+    let core = shared.lock();
+    let pages_fetched = core.counters.fetched + core.counters.prefetched - before;
+    drop(core);
+    // No page is away any more, and none will go: what is missing from here on is empty, and the kernel may serve it.
+    let ids: Vec<SpaceId> = shared.lock().spaces().map(|(id, _)| id).collect();
+    for id in ids {
+        release(shared, id)
+            .map_err(|error| format!("the target runs, but traces are left in it: {error}"))?;
+    }
+    shared.stop.store(true, Relaxed);
+    shared.wake_server();
+    Ok(DetachReport { pages_fetched, took_us: begin.elapsed().as_micros() as u64 })
+}
+
+fn release(shared: &Shared, id: SpaceId) -> Result<(), InjectError> {
+    let inside = {
+        let core = shared.lock();
+        let Some(space) = core.space(id) else { return Ok(()) };
+        for region in space.regions.iter() {
+            unregister(&space.uffd, region.start, region.end);
+        }
+        unregister(&space.uffd, space.badge_address, space.badge_address + PAGE);
+        if let Some(inside) = &space.inside {
+            unregister(&space.uffd, inside.staging, inside.staging + STAGING_BYTES);
+        }
+        space.inside.clone()
+    };
+    match inside.map(|inside| leave(&inside)) {
+        None | Some(Ok(()) | Err(InjectError::Gone(_) | InjectError::ResidentGone(_))) => Ok(()),
+        Some(Err(error)) => Err(error),
+    }
+}
+
+/// A range may have been unmapped in part: what is still there is released chunk by chunk.
+fn unregister(uffd: &std::os::fd::OwnedFd, start: u64, end: u64) {
+    if uffd::unregister(uffd.as_fd(), start, end - start).is_ok() {
+        return;
+    }
+    let middle = start + (end - start) / PAGE / 2 * PAGE;
+    if middle > start {
+        unregister(uffd, start, middle);
+        unregister(uffd, middle, end);
+    }
+}
+
+fn leave(inside: &Inside) -> Result<(), InjectError> {
+    let mut session = inside.resident.session();
+    session.call("munmap", libc::SYS_munmap, [inside.staging, STAGING_BYTES, 0, 0, 0, 0])?;
+    session.call("munmap", libc::SYS_munmap, [inside.badge, PAGE, 0, 0, 0, 0])?;
+    session.exit()?;
+    remove(&inside.resident)
+}

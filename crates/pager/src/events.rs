@@ -1,0 +1,232 @@
+//! What the program does to its mappings: fork, mremap, munmap, madvise. Each is applied to the page states in the order
+//! in which the kernel reports it, under the core's lock.
+//!
+//! The one subtlety is the evictor's batch. Its moves name addresses. The kernel refuses them (`EAGAIN`) from the moment
+//! a mapping begins to change until the message about it has been read, so nothing wrong can happen before we read
+//! it. Afterwards it would: the same address may be another mapping by then. So whoever reads closes the gate of the
+//! resident thread first, and when a message about a mapping came, cancels the rest of the batch and waits until
+//! the evictor has recorded what did move, before the message is acted upon.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use rackmem_policy::{Admission, Eviction};
+use rackmem_uapi::uffd::{self, Event};
+
+use crate::core::{Core, PAGE};
+use crate::entry::{Entry, State};
+use crate::journal::Happening;
+use crate::space::Space;
+use crate::table::{CHUNK_BYTES, CHUNK_PAGES, SpaceId};
+use crate::{PageRef, Shared};
+
+/// What came of reading one userfaultfd.
+pub(crate) struct Taken<'a> {
+    pub(crate) core: MutexGuard<'a, Core>,
+    /// Forked children, to be polled from now on.
+    pub(crate) children: Vec<SpaceId>,
+}
+
+/// Reads the messages of `id` and acts upon those about mappings; faults are left in `faults`.
+pub(crate) fn take<'a>(
+    shared: &'a Shared,
+    mut core: MutexGuard<'a, Core>,
+    id: SpaceId,
+    messages: &mut Vec<Event>,
+    faults: &mut Vec<Event>,
+) -> Taken<'a> {
+    let mut children = Vec::new();
+    let Some(space) = core.space(id) else { return Taken { core, children } };
+    let uffd = Arc::clone(&space.uffd);
+    let gate = (core.batch == Some(id)).then(|| space.inside.clone()).flatten();
+    if let Some(inside) = &gate {
+        inside.resident.close_gate();
+    }
+    messages.clear();
+    let result = uffd::read(uffd.as_fd(), messages);
+    let changes = messages
+        .iter()
+        .any(|event| !matches!(event, Event::Fault { .. }) && !means_nothing(&core, id, event));
+    if let Some(inside) = &gate {
+        inside.resident.open_gate(changes);
+    }
+    if let Err(error) = result {
+        core.warn(format!("reading the userfaultfd failed: {error}"));
+        return Taken { core, children };
+    }
+    if changes {
+        core.hold += 1;
+        while core.batch == Some(id) {
+            core = shared.batch_done.wait(core).unwrap_or_else(PoisonError::into_inner);
+        }
+        core.hold -= 1;
+    }
+    for event in messages.drain(..) {
+        match event {
+            Event::Fault { .. } => faults.push(event),
+            _ if means_nothing(&core, id, &event) => {}
+            Event::Remove { start, end } => remove(&mut core, id, start, end),
+            Event::Unmap { start, end } => unmap(&mut core, id, start, end),
+            Event::Remap { from, to, len } => remap(&mut core, id, from, to, len),
+            Event::Fork { child } => children.extend(fork(&mut core, id, child)),
+        }
+    }
+    Taken { core, children }
+}
+
+/// Whether a message is about our own doings: the staging area being emptied, or pages that the evictor drops while the
+/// program stands still.
+fn means_nothing(core: &Core, id: SpaceId, event: &Event) -> bool {
+    match event {
+        Event::Remove { start, .. } => {
+            core.dropping == Some(id) || core.space(id).is_some_and(|space| space.is_ours(*start))
+        }
+        _ => false,
+    }
+}
+
+/// The pages are about to be dropped: whoever asks for one afterwards gets zeros.
+fn remove(core: &mut Core, id: SpaceId, start: u64, end: u64) {
+    if let Some(space) = core.space_mut(id) {
+        space.discards = true;
+    }
+    core.note_run(Happening::Discard, id, 0, start, (end - start) / PAGE);
+    if core.clear(id, start, end, true) {
+        wake(core, id, start, end);
+    }
+}
+
+fn unmap(core: &mut Core, id: SpaceId, start: u64, end: u64) {
+    if let Some(space) = core.space_mut(id) {
+        space.regions.remove(start..end);
+        space.changed = true;
+    }
+    core.note_run(Happening::Discard, id, 0, start, (end - start) / PAGE);
+    if core.clear(id, start, end, false) {
+        wake(core, id, start, end);
+    }
+}
+
+/// Pages moved to another address keep everything but their name.
+fn remap(core: &mut Core, id: SpaceId, from: u64, to: u64, len: u64) {
+    core.clear(id, to, to + len, false);
+    let mut waiters = false;
+    for chunk in core.table.chunks_in(id, from, from + len) {
+        let (start, end) = (from.max(chunk), (from + len).min(chunk + CHUNK_BYTES));
+        for address in (start..end).step_by(PAGE as usize) {
+            waiters |= move_entry(core, id, address, address - from + to);
+        }
+    }
+    if let Some(space) = core.space_mut(id) {
+        space.regions.remove(from..from + len);
+        space.regions.insert(to..to + len);
+        space.changed = true;
+    }
+    if waiters {
+        wake(core, id, from, from + len);
+    }
+}
+
+fn move_entry(core: &mut Core, id: SpaceId, from: u64, to: u64) -> bool {
+    let Some(old) = core.table.find(id, from) else { return false };
+    let mut entry = core.table.get(old);
+    if entry == Entry::default() {
+        return false;
+    }
+    core.table.set(old, Entry::default());
+    let Some(new) = core.table.find_or_create(id, to) else {
+        core.release(old, entry);
+        core.warn("the page table is full: moved pages are no longer managed".to_owned());
+        return true;
+    };
+    let mut waiters = false;
+    match entry.state {
+        State::Resident => {
+            core.policy.forget(old);
+            core.policy.admit(new, Admission::Found);
+        }
+        State::Standby => core.standby.rename(entry.place, new),
+        // The answer to the old name is dropped when it comes; whoever wants the page asks again.
+        State::Fetching => {
+            entry.state = State::Far;
+            waiters = true;
+        }
+        State::Leaving => unreachable!("events are handled while no batch is under way"),
+        State::Empty | State::Far | State::Lost => {}
+    }
+    core.table.set(new, entry);
+    waiters
+}
+
+/// The child sees every page as of now: it shares far pages copy-on-write, and gets copies of those on the standby list.
+fn fork(core: &mut Core, id: SpaceId, child: OwnedFd) -> Option<SpaceId> {
+    let parent = core.space(id)?;
+    let (regions, badge_address, discards) = (parent.regions.clone(), parent.badge_address, parent.discards);
+    let badge = core.badge();
+    let uffd = Arc::new(child);
+    let mut page = [0u8; PAGE as usize];
+    page[..8].copy_from_slice(&badge.to_ne_bytes());
+    // The badge page is wiped in every child (MADV_WIPEONFORK), so this cannot find it filled.
+    uffd::copy(uffd.as_fd(), badge_address, page.as_ptr() as u64, PAGE);
+    let uffd_of_space = Arc::clone(&uffd);
+    let space = Space {
+        uffd: uffd_of_space,
+        pid: None,
+        inside: None,
+        badge,
+        badge_address,
+        regions,
+        discards,
+        changed: true,
+    };
+    let Some(new) = core.space_add(space) else {
+        core.warn("too many processes: a forked child is not served and waits".to_owned());
+        return None;
+    };
+    for chunk in core.table.chunks_in(id, 0, u64::MAX) {
+        let Some(first) = core.table.find(id, chunk) else { continue };
+        let Some(copy) = core.table.find_or_create(new, chunk) else {
+            core.warn("the page table is full: a forked child has lost pages".to_owned());
+            continue;
+        };
+        for i in 0..CHUNK_PAGES {
+            inherit(core, &uffd, PageRef(first.0 + i), PageRef(copy.0 + i));
+        }
+    }
+    Some(new)
+}
+
+fn inherit(core: &mut Core, uffd: &OwnedFd, parent: PageRef, child: PageRef) {
+    let mut entry = core.table.get(parent);
+    if entry == Entry::default() {
+        return;
+    }
+    entry.waited = false;
+    if let Some(slot) = entry.slot {
+        core.slots.share(slot);
+    }
+    match entry.state {
+        State::Empty => {}
+        State::Resident => core.resident += 1,
+        State::Far | State::Fetching => {
+            core.far += 1;
+            entry.state = State::Far;
+        }
+        State::Standby => {
+            let (_, address) = core.table.place(child);
+            uffd::copy(uffd.as_fd(), address, core.standby.address(entry.place), PAGE);
+            core.resident += 1;
+            entry.state = State::Resident;
+        }
+        State::Lost => core.lost += 1, // the kernel copies the marker
+        State::Leaving => unreachable!("events are handled while no batch is under way"),
+    }
+    core.table.set(child, entry);
+}
+
+fn wake(core: &Core, id: SpaceId, start: u64, end: u64) {
+    if let Some(space) = core.space(id) {
+        // Fails only if the address space is gone, and its waiters with it.
+        let _ = uffd::wake(space.uffd.as_fd(), start, end - start);
+    }
+}

@@ -1,0 +1,239 @@
+//! Takes pages out of a target, all at once or not at all, each.
+//!
+//! From Linux 6.8 on the resident thread moves them to a staging area (`UFFDIO_MOVE`): after the move the program's next
+//! access is a fault, and no write can be lost in between. Before, the program stands still while its pages are copied
+//! and dropped. Either way the content ends up in the pager's buffer.
+
+use std::collections::HashMap;
+
+use rackmem_inject::{Call, Pause};
+use rackmem_policy::PageRef;
+use rackmem_types::PageData;
+use rackmem_uapi::process::read_pages;
+use rackmem_uapi::uffd::{MOVE_BYTES, MOVE_DONE_OFFSET, UFFDIO_MOVE, move_argument};
+
+use crate::Shared;
+use crate::core::PAGE;
+use crate::space::{BATCH_PAGES, Inside, STAGING_BYTES, STAGING_PAGES};
+use crate::table::SpaceId;
+
+/// What became of one page of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Out, and its content is in the buffer.
+    Left,
+    /// Still in the target; it may be tried again.
+    Stayed,
+    /// Still in the target, and its mapping does not let it go (locked, read-only, executable).
+    Stuck,
+    /// There was no page.
+    Absent,
+}
+
+/// A run of pages at consecutive addresses: index of the first in the batch, and how many.
+type Run = (usize, usize);
+
+/// How pages are taken out on this kernel.
+pub(crate) struct Extractor {
+    can_move: bool,
+    /// Pages in use of each space's staging area.
+    staged: HashMap<SpaceId, usize>,
+    /// Pages that are shared with a forked process: they must be the target's own before they can be moved.
+    shared_pages: Vec<u64>,
+    results: Vec<i64>,
+}
+
+impl Extractor {
+    pub(crate) fn new(can_move: bool) -> Self {
+        Self { can_move, staged: HashMap::new(), shared_pages: Vec::new(), results: Vec::new() }
+    }
+
+    /// Takes the pages of `batch` (sorted by address) out; one outcome each.
+    pub(crate) fn extract(
+        &mut self,
+        shared: &Shared,
+        id: SpaceId,
+        inside: &Inside,
+        batch: &[(PageRef, u64)],
+        pages: &mut [PageData],
+        outcomes: &mut Vec<Outcome>,
+    ) {
+        outcomes.resize(batch.len(), Outcome::Stayed);
+        if self.can_move {
+            self.move_out(id, inside, batch, pages, outcomes);
+        } else {
+            drop_out(shared, id, inside, batch, pages, outcomes);
+        }
+    }
+
+    fn move_out(
+        &mut self,
+        id: SpaceId,
+        inside: &Inside,
+        batch: &[(PageRef, u64)],
+        pages: &mut [PageData],
+        outcomes: &mut [Outcome],
+    ) {
+        let staged = self.staged.entry(id).or_insert(0);
+        let base = inside.staging + *staged as u64 * PAGE;
+        *staged += batch.len();
+        let runs = runs(batch);
+        let mut again = Vec::new();
+        if self.move_runs(inside, base, batch, &runs, outcomes, &mut again).is_err() {
+            return; // the process is gone, and its space will be closed
+        }
+        if !again.is_empty() {
+            // A run may have crossed from one mapping into the next: page by page it does not.
+            let singles: Vec<Run> =
+                again.iter().flat_map(|&(at, len)| (at..at + len).map(|i| (i, 1))).collect();
+            let _ = self.move_runs(inside, base, batch, &singles, outcomes, &mut Vec::new());
+        }
+        for (at, len) in left_runs(outcomes) {
+            let read =
+                read_pages(inside.resident.thread(), base + at as u64 * PAGE, &mut pages[at..at + len]);
+            if !matches!(read, Ok(count) if count == len) {
+                // Only a process that is being torn down cannot be read; nobody will ask for its pages.
+                tracing::debug!(pid = inside.resident.pid(), ?read, "leaving pages could not be read");
+            }
+        }
+    }
+
+    fn move_runs(
+        &mut self,
+        inside: &Inside,
+        base: u64,
+        batch: &[(PageRef, u64)],
+        runs: &[Run],
+        outcomes: &mut [Outcome],
+        again: &mut Vec<Run>,
+    ) -> Result<(), rackmem_inject::InjectError> {
+        let mut session = inside.resident.session();
+        let mut calls = Vec::with_capacity(runs.len());
+        for (i, &(at, len)) in runs.iter().enumerate() {
+            let argument = move_argument(base + at as u64 * PAGE, batch[at].1, len as u64 * PAGE);
+            session.scratch_write(i * MOVE_BYTES, &argument);
+            let place = session.scratch_address(i * MOVE_BYTES);
+            let arguments = [inside.uffd as u64, UFFDIO_MOVE.into(), place, 0, 0, 0];
+            calls.push(Call { number: libc::SYS_ioctl, arguments, gated: true });
+        }
+        session.run(&calls, &mut self.results)?;
+        for (i, &(at, len)) in runs.iter().enumerate() {
+            let mut done = [0; 8];
+            session.scratch_read(i * MOVE_BYTES + MOVE_DONE_OFFSET, &mut done);
+            let result = self.results[i];
+            let moved =
+                if result == 0 { len } else { (i64::from_ne_bytes(done).max(0) as u64 / PAGE) as usize };
+            let moved = moved.min(len);
+            outcomes[at..at + moved].fill(Outcome::Left);
+            if moved > 0 || result == 0 {
+                continue;
+            }
+            match -result as i32 {
+                libc::ENOENT => outcomes[at] = Outcome::Absent,
+                libc::EBUSY => self.shared_pages.push(batch[at].1),
+                libc::EINVAL if len > 1 => again.push((at, len)),
+                libc::EINVAL => outcomes[at] = Outcome::Stuck,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts things in order between batches: empties a full staging area, and makes shared pages the target's own.
+    pub(crate) fn tidy(&mut self, id: SpaceId, inside: &Inside) {
+        if !self.can_move {
+            return;
+        }
+        let mut calls = Vec::new();
+        let staged = self.staged.entry(id).or_insert(0);
+        if *staged + BATCH_PAGES > STAGING_PAGES {
+            *staged = 0;
+            let arguments = [inside.staging, STAGING_BYTES, libc::MADV_DONTNEED as u64, 0, 0, 0];
+            calls.push(Call::new(libc::SYS_madvise, arguments));
+        }
+        for address in self.shared_pages.drain(..) {
+            let arguments = [address, PAGE, libc::MADV_POPULATE_WRITE as u64, 0, 0, 0];
+            calls.push(Call::new(libc::SYS_madvise, arguments));
+        }
+        if !calls.is_empty() {
+            // Fails only when the process is gone; a page that could not be made its own is tried again in its turn.
+            let _ = inside.resident.session().run(&calls, &mut self.results);
+        }
+    }
+}
+
+/// Without `UFFDIO_MOVE`: stop the program, copy, drop, let it go on.
+fn drop_out(
+    shared: &Shared,
+    id: SpaceId,
+    inside: &Inside,
+    batch: &[(PageRef, u64)],
+    pages: &mut [PageData],
+    outcomes: &mut [Outcome],
+) {
+    let thread = inside.resident.thread();
+    let Ok(pause) = Pause::begin(inside.resident.pid(), thread) else { return };
+    // With every thread stopped none can be inside a change of mappings, so no message is unread. If one was read since
+    // the batch was planned, the plan is void.
+    {
+        let mut core = shared.lock();
+        if inside.resident.is_cancelled() {
+            return;
+        }
+        core.dropping = Some(id);
+    }
+    let mut calls = Vec::new();
+    for (at, len) in runs(batch) {
+        let present = crate::procfs::present(thread, batch[at].1, len).unwrap_or_default();
+        for (i, outcome) in outcomes[at..at + len].iter_mut().enumerate() {
+            *outcome = if present.get(i).copied().unwrap_or(false) { Outcome::Left } else { Outcome::Absent };
+        }
+    }
+    for (at, len) in left_runs(outcomes) {
+        for (at, len) in runs(&batch[at..at + len]).into_iter().map(|(first, len)| (at + first, len)) {
+            if !matches!(read_pages(thread, batch[at].1, &mut pages[at..at + len]), Ok(count) if count == len)
+            {
+                outcomes[at..at + len].fill(Outcome::Stayed);
+                continue;
+            }
+            let arguments = [batch[at].1, len as u64 * PAGE, libc::MADV_DONTNEED as u64, 0, 0, 0];
+            calls.push((at, len, Call::new(libc::SYS_madvise, arguments)));
+        }
+    }
+    let mut results = Vec::new();
+    let list: Vec<Call> = calls.iter().map(|&(.., call)| call).collect();
+    let ran = inside.resident.session().run(&list, &mut results);
+    for (i, &(at, len, _)) in calls.iter().enumerate() {
+        if ran.is_err() || results[i] != 0 {
+            outcomes[at..at + len].fill(Outcome::Stuck);
+        }
+    }
+    shared.lock().dropping = None;
+    drop(pause);
+}
+
+/// Consecutive addresses in a sorted batch.
+fn runs(batch: &[(PageRef, u64)]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::with_capacity(batch.len());
+    for (i, &(_, address)) in batch.iter().enumerate() {
+        match runs.last_mut() {
+            Some((at, len)) if batch[*at].1 + *len as u64 * PAGE == address => *len += 1,
+            _ => runs.push((i, 1)),
+        }
+    }
+    runs
+}
+
+/// Neighbours in the batch that left.
+fn left_runs(outcomes: &[Outcome]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (i, outcome) in outcomes.iter().enumerate() {
+        if *outcome == Outcome::Left {
+            match runs.last_mut() {
+                Some((at, len)) if *at + *len == i => *len += 1,
+                _ => runs.push((i, 1)),
+            }
+        }
+    }
+    runs
+}

@@ -1,0 +1,579 @@
+//! The fault thread: reads what the targets' userfaultfds report and answers it.
+//!
+//! One thread for all spaces of a target. It never waits for anything but its descriptors: a fault that cannot be answered
+//! yet (its page is on the way, its mapping is changing, there is no room) is left and taken up again. Nothing is
+//! allocated per fault.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rackmem_far::{Event as FarEvent, PageError, Port, ReadRequest};
+use rackmem_policy::{Admission, PageRef, WINDOW_PAGES_MAX};
+use rackmem_uapi::uffd::{self, Event};
+use rustix::event::epoll;
+
+use crate::Shared;
+use crate::core::{Core, PAGE};
+use crate::entry::State;
+use crate::events::{self, Taken};
+use crate::journal::Happening;
+use crate::table::{CHUNK_PAGES, SpaceId};
+
+/// Fetches under way at most. An entry names its fetch with 16 bits; 4,096 pages are 16 MiB on the wire.
+const FETCHES_MAX: usize = 4096;
+/// How soon an unanswered fault is taken up again.
+const RETRY_US: u64 = 50;
+/// Key of the wake-up event among the epoll keys; spaces are small numbers, ports are above.
+const WAKE_KEY: u64 = 1 << 32;
+const PORT_KEY: u64 = 1 << 33;
+
+/// A fault that waits to be answered.
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    space: SpaceId,
+    /// The page.
+    address: u64,
+    /// What the program touched.
+    exact: u64,
+    write: bool,
+    thread: u32,
+    since: Instant,
+    /// How often the page was found resident although the thread says it is missing.
+    doubts: u8,
+}
+
+/// A page that was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Fetch {
+    page: PageRef,
+    /// The first fault that waits for it; a page read ahead has none until somebody comes.
+    waiter: Option<Fault>,
+}
+
+/// The thread's own state.
+pub(crate) struct Server<'a> {
+    shared: &'a Shared,
+    port: Port,
+    epoll: std::os::fd::OwnedFd,
+    polled: Vec<(i32, bool)>,
+    fetches: Vec<Option<Fetch>>,
+    free: Vec<u16>,
+    retries: Vec<Fault>,
+    /// The retries that are being taken up: the other half of a pair of buffers.
+    again: Vec<Fault>,
+    messages: Vec<Event>,
+    faults: Vec<Event>,
+    requests: Vec<ReadRequest>,
+}
+
+impl<'a> Server<'a> {
+    pub(crate) fn new(shared: &'a Shared, port: Port) -> std::io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &shared.wake, epoll::EventData::new_u64(WAKE_KEY), epoll::EventFlags::IN)?;
+        Ok(Self {
+            shared,
+            port,
+            epoll,
+            polled: Vec::new(),
+            fetches: vec![None; FETCHES_MAX],
+            free: (0..FETCHES_MAX as u16).rev().collect(),
+            retries: Vec::with_capacity(1024),
+            again: Vec::with_capacity(1024),
+            messages: Vec::with_capacity(uffd::MESSAGES_MAX),
+            faults: Vec::with_capacity(2 * uffd::MESSAGES_MAX),
+            requests: Vec::with_capacity(WINDOW_PAGES_MAX as usize),
+        })
+    }
+
+    /// Serves until the target is gone or the pager is told to stop.
+    pub(crate) fn run(&mut self) -> std::io::Result<()> {
+        let mut ready = Vec::with_capacity(64);
+        loop {
+            self.poll_port()?;
+            let timeout = self.timeout();
+            ready.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            if self.shared.stop.load(Relaxed) {
+                return Ok(());
+            }
+            let mut core = self.shared.lock();
+            for event in &ready {
+                match event.data.u64() {
+                    WAKE_KEY => self.take_wake(&mut core),
+                    key if key & PORT_KEY != 0 => {}
+                    key => core = self.take_messages(core, key as SpaceId),
+                }
+            }
+            core = self.take_pages(core);
+            core = self.take_retries(core);
+            if self.shared.detaching.load(Relaxed) {
+                self.bring_home(&mut core);
+            }
+            let hungry = core.local() + core.headroom() / 2 >= core.limit || core.watched.is_some();
+            drop(core);
+            if hungry {
+                self.shared.evict.notify_one();
+            }
+        }
+    }
+
+    fn timeout(&self) -> Option<rustix::event::Timespec> {
+        let retry = (!self.retries.is_empty()).then_some(Duration::from_micros(RETRY_US));
+        let port = self.port.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = retry.into_iter().chain(port).min()?;
+        Some(rustix::event::Timespec {
+            tv_sec: timeout.as_secs() as i64,
+            tv_nsec: timeout.subsec_nanos().into(),
+        })
+    }
+
+    /// Makes epoll watch the port's descriptors, which change when a connection is made anew.
+    fn poll_port(&mut self) -> std::io::Result<()> {
+        let same = self.port.fds().map(|(fd, out)| (fd.as_raw_fd(), out)).eq(self.polled.iter().copied());
+        if same {
+            return Ok(());
+        }
+        // A descriptor that was closed has left the epoll set by itself.
+        for (fd, out) in self.port.fds() {
+            let flags =
+                if out { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
+            let data = epoll::EventData::new_u64(PORT_KEY);
+            match epoll::add(&self.epoll, fd, data, flags) {
+                Err(rustix::io::Errno::EXIST) => epoll::modify(&self.epoll, fd, data, flags)?,
+                result => result?,
+            }
+        }
+        self.polled = self.port.fds().map(|(fd, out)| (fd.as_raw_fd(), out)).collect();
+        Ok(())
+    }
+
+    /// Somebody has news: spaces to watch.
+    fn take_wake(&mut self, core: &mut Core) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.shared.wake, &mut count);
+        for id in std::mem::take(&mut *self.shared.newcomers.lock().unwrap_or_else(PoisonError::into_inner)) {
+            self.watch(core, id);
+        }
+    }
+
+    fn watch(&self, core: &mut Core, id: SpaceId) {
+        let Some(uffd) = core.uffd(id) else { return };
+        let added =
+            epoll::add(&self.epoll, &*uffd, epoll::EventData::new_u64(id.into()), epoll::EventFlags::IN);
+        if let Err(errno) = added {
+            core.warn(format!("a userfaultfd cannot be watched: {errno}"));
+        }
+    }
+
+    fn take_messages(&mut self, core: MutexGuard<'a, Core>, id: SpaceId) -> MutexGuard<'a, Core> {
+        let since = Instant::now();
+        let Taken { mut core, children } =
+            events::take(self.shared, core, id, &mut self.messages, &mut self.faults);
+        for child in children {
+            self.watch(&mut core, child);
+        }
+        let mut faults = std::mem::take(&mut self.faults);
+        for event in faults.drain(..) {
+            if let Event::Fault { address, write, thread } = event {
+                let fault = Fault {
+                    space: id,
+                    address: address & !(PAGE - 1),
+                    exact: address,
+                    write,
+                    thread,
+                    since,
+                    doubts: 0,
+                };
+                core.counters.faults += 1;
+                core = self.answer(core, fault);
+            }
+        }
+        self.faults = faults;
+        core
+    }
+
+    fn take_retries(&mut self, mut core: MutexGuard<'a, Core>) -> MutexGuard<'a, Core> {
+        if self.retries.is_empty() {
+            return core;
+        }
+        std::mem::swap(&mut self.retries, &mut self.again);
+        let mut again = std::mem::take(&mut self.again);
+        for fault in again.drain(..) {
+            core = self.answer(core, fault);
+        }
+        self.again = again;
+        core
+    }
+
+    /// Answers a fault, or sees to it that it will be.
+    fn answer(&mut self, mut core: MutexGuard<'a, Core>, fault: Fault) -> MutexGuard<'a, Core> {
+        let Some(space) = core.space(fault.space) else { return core };
+        if space.is_ours(fault.address) {
+            // A page that the program had given back and the kernel took while it was on its way out: zeros.
+            uffd::zeropage(space.uffd.as_fd(), fault.address, PAGE);
+            return core;
+        }
+        core.watch_access(fault.space, fault.exact, fault.write, fault.thread, fault.since);
+        let Some(space) = core.space(fault.space) else { return core };
+        let ours = space.inside.as_ref().is_some_and(|inside| inside.resident.thread() == fault.thread);
+        let Some(page) = core.table.find_or_create(fault.space, fault.address) else {
+            core.warn(
+                "the page table is full: new pages cannot be managed, and their threads wait".to_owned(),
+            );
+            return core;
+        };
+        let entry = core.table.get(page);
+        if core.is_full() && !ours && matches!(entry.state, State::Empty | State::Far) {
+            self.retries.push(fault);
+            return core;
+        }
+        match entry.state {
+            State::Empty => self.zero_fill(core, page, fault),
+            State::Standby => self.reclaim(core, page, fault),
+            State::Far => {
+                self.fetch(&mut core, page, fault);
+                core
+            }
+            State::Fetching => {
+                self.join(&mut core, page, fault);
+                core
+            }
+            State::Leaving => {
+                let mut entry = entry;
+                entry.waited = true;
+                core.table.set(page, entry);
+                core.waiting.entry(page).or_insert(fault.since);
+                core
+            }
+            State::Resident => self.doubt(core, page, fault),
+            State::Lost => {
+                self.tell_lost(&core, fault);
+                core
+            }
+        }
+    }
+
+    /// Zeros for a page without content, and for its empty neighbours: a program that touches one page of fresh memory
+    /// will touch the next, and a later write to a page of zeros is the kernel's own affair.
+    fn zero_fill(
+        &mut self,
+        mut core: MutexGuard<'a, Core>,
+        page: PageRef,
+        fault: Fault,
+    ) -> MutexGuard<'a, Core> {
+        let len = core.empty_run(fault.space, page, fault.address);
+        let Some(space) = core.space(fault.space) else { return core };
+        let discards = space.discards;
+        let progress = uffd::zeropage(space.uffd.as_fd(), fault.address, len * PAGE);
+        let done = (progress.done / PAGE) as u32;
+        for i in 0..done {
+            let page = PageRef(page.0 + i);
+            let mut entry = core.table.get(page);
+            entry.discarded = discards;
+            core.became_resident(page, entry, Admission::FirstTouch);
+        }
+        core.table.count_fill(page);
+        core.note(Happening::FaultZero { write: fault.write }, fault.space, fault.thread, fault.address);
+        if done > 0 {
+            core.waited(fault.since, false);
+            return core;
+        }
+        self.failed(core, page, fault, progress.error)
+    }
+
+    /// Takes a page back from the standby list.
+    fn reclaim(
+        &mut self,
+        mut core: MutexGuard<'a, Core>,
+        page: PageRef,
+        fault: Fault,
+    ) -> MutexGuard<'a, Core> {
+        let entry = core.table.get(page);
+        let Some(space) = core.space(fault.space) else { return core };
+        let progress = uffd::copy(space.uffd.as_fd(), fault.address, core.standby.address(entry.place), PAGE);
+        if progress.done == PAGE {
+            core.became_resident(page, entry, Admission::Reclaimed);
+            core.counters.reclaimed += 1;
+            core.waited(fault.since, false);
+            core.note(
+                Happening::FaultStandby { write: fault.write },
+                fault.space,
+                fault.thread,
+                fault.address,
+            );
+            return core;
+        }
+        self.failed(core, page, fault, progress.error)
+    }
+
+    /// Asks for a far page, and for those that the thread will want next.
+    fn fetch(&mut self, core: &mut Core, page: PageRef, fault: Fault) {
+        match self.request(core, page, Some(fault)) {
+            Some(request) => self.port.read(&[request]),
+            None => {
+                self.retries.push(fault);
+                return;
+            }
+        }
+        core.note(Happening::FaultFar { write: fault.write }, fault.space, fault.thread, fault.address);
+        self.read_ahead(core, fault);
+    }
+
+    fn read_ahead(&mut self, core: &mut Core, fault: Fault) {
+        let Some(window) = core.prefetcher.fault(fault.thread, fault.address / PAGE) else { return };
+        let room = core.limit.saturating_sub(core.local() + self.port.in_flight() as u64);
+        self.requests.clear();
+        for number in window.pages().take(room as usize) {
+            let found = core.table.find(fault.space, number * PAGE);
+            let Some(page) = found.filter(|&page| core.table.get(page).state == State::Far) else { continue };
+            let Some(request) = self.request(core, page, None) else { break };
+            self.requests.push(request);
+            core.counters.prefetched += 1;
+            core.note(Happening::Prefetch, fault.space, fault.thread, number * PAGE);
+        }
+        if !self.requests.is_empty() {
+            self.port.read(&self.requests);
+        }
+    }
+
+    /// Marks a far page as fetched. `None`: too many are under way.
+    fn request(&mut self, core: &mut Core, page: PageRef, waiter: Option<Fault>) -> Option<ReadRequest> {
+        let mut entry = core.table.get(page);
+        let slot = entry.slot.expect("a far page has a slot");
+        let tag = self.free.pop()?;
+        self.fetches[usize::from(tag)] = Some(Fetch { page, waiter });
+        entry.state = State::Fetching;
+        entry.place = tag;
+        core.table.set(page, entry);
+        Some(ReadRequest { tag: tag.into(), slot })
+    }
+
+    /// Asks for far pages that nobody has asked for, because the target is to be let go.
+    fn bring_home(&mut self, core: &mut Core) {
+        let spaces: Vec<SpaceId> = core.spaces().map(|(id, _)| id).collect();
+        for id in spaces {
+            for chunk in core.table.chunks_in(id, 0, u64::MAX) {
+                if self.free.len() < FETCHES_MAX / 2 {
+                    return;
+                }
+                self.bring_chunk_home(core, id, chunk);
+            }
+        }
+    }
+
+    fn bring_chunk_home(&mut self, core: &mut Core, id: SpaceId, chunk: u64) {
+        let Some(first) = core.table.find(id, chunk) else { return };
+        let Some(uffd) = core.uffd(id) else { return };
+        self.requests.clear();
+        for i in 0..CHUNK_PAGES {
+            let page = PageRef(first.0 + i);
+            let entry = core.table.get(page);
+            let address = chunk + u64::from(i) * PAGE;
+            match entry.state {
+                State::Far => {
+                    let request = self.request(core, page, None);
+                    self.requests.extend(request);
+                }
+                State::Standby => {
+                    let progress = uffd::copy(uffd.as_fd(), address, core.standby.address(entry.place), PAGE);
+                    if progress.done == PAGE {
+                        core.became_resident(page, entry, Admission::Found);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if !self.requests.is_empty() {
+            core.counters.prefetched += self.requests.len() as u64;
+            self.port.read(&self.requests);
+        }
+    }
+
+    /// Somebody waits for a page that is on its way already.
+    fn join(&mut self, core: &mut Core, page: PageRef, fault: Fault) {
+        let tag = core.table.get(page).place;
+        if let Some(fetch) = &mut self.fetches[usize::from(tag)]
+            && fetch.waiter.is_none()
+        {
+            fetch.waiter = Some(fault);
+        }
+        self.read_ahead(core, fault);
+    }
+
+    /// A thread says that a resident page is missing. Mostly the page came after the thread had reported: it is woken, and
+    /// finds it. If it comes again, the page may have been dropped by the program between our answer and its `madvise`,
+    /// which is known; otherwise something is wrong, and SIGBUS is the answer, not zeros.
+    fn doubt(
+        &mut self,
+        mut core: MutexGuard<'a, Core>,
+        page: PageRef,
+        mut fault: Fault,
+    ) -> MutexGuard<'a, Core> {
+        /// The event that was queued before the page came is one; a second is another thread's.
+        const DOUBTS_MAX: u8 = 2;
+        let Some(space) = core.space(fault.space) else { return core };
+        let uffd = std::sync::Arc::clone(&space.uffd);
+        let pid = space.pid;
+        fault.doubts += 1;
+        let missing = fault.doubts > DOUBTS_MAX
+            || pid.is_some_and(|pid| crate::procfs::is_missing(pid, fault.address).unwrap_or(false));
+        if !missing {
+            let _ = uffd::wake(uffd.as_fd(), fault.address, PAGE);
+            core.waited(fault.since, false);
+            return core;
+        }
+        let mut entry = core.table.get(page);
+        if entry.discarded {
+            let progress = uffd::zeropage(uffd.as_fd(), fault.address, PAGE);
+            if progress.done == PAGE {
+                if let Some(slot) = entry.slot.take() {
+                    core.slot_release(slot);
+                }
+                entry.slot_valid = false;
+                core.became_resident(page, entry, Admission::FirstTouch);
+                return core;
+            }
+            return self.failed(core, page, fault, progress.error);
+        }
+        core.warn(format!(
+            "page {:#x} is missing although nothing took it away: it is poisoned",
+            fault.address
+        ));
+        tracing::error!(?entry, ?fault, "a resident page is missing");
+        uffd::poison(uffd.as_fd(), fault.address, PAGE);
+        core
+    }
+
+    /// An installation did not succeed.
+    fn failed(
+        &mut self,
+        mut core: MutexGuard<'a, Core>,
+        page: PageRef,
+        fault: Fault,
+        error: Option<std::io::Error>,
+    ) -> MutexGuard<'a, Core> {
+        let code = error.as_ref().and_then(std::io::Error::raw_os_error);
+        match code {
+            // The page is there: what the program sees is the truth.
+            Some(libc::EEXIST) => {
+                let entry = core.table.get(page);
+                core.became_resident(page, entry, Admission::Found);
+                if let Some(space) = core.space(fault.space) {
+                    let _ = uffd::wake(space.uffd.as_fd(), fault.address, PAGE);
+                }
+            }
+            // The mappings are changing, or there is no memory just now.
+            Some(libc::EAGAIN | libc::ENOMEM) => self.retries.push(fault),
+            // The mapping or the process is gone; its message is on the way.
+            Some(libc::ENOENT | libc::ESRCH | libc::EINVAL | libc::EFAULT) => {
+                if let Some(space) = core.space(fault.space) {
+                    let _ = uffd::wake(space.uffd.as_fd(), fault.address, PAGE);
+                }
+            }
+            _ => core.warn(format!(
+                "a page could not be installed: {}",
+                error.map_or_else(String::new, |e| e.to_string())
+            )),
+        }
+        core
+    }
+
+    /// On kernels without poison markers a signal says it.
+    fn tell_lost(&self, core: &Core, fault: Fault) {
+        let Some(space) = core.space(fault.space) else { return };
+        if core.can_poison {
+            uffd::poison(space.uffd.as_fd(), fault.address, PAGE);
+        } else if let Some(pid) = space.pid {
+            let _ = rackmem_uapi::process::signal_thread(pid, fault.thread, libc::SIGBUS);
+        }
+    }
+
+    /// Receives pages and installs them.
+    fn take_pages(&mut self, mut core: MutexGuard<'a, Core>) -> MutexGuard<'a, Core> {
+        if self.port.in_flight() == 0 && self.port.deadline().is_none() {
+            return core;
+        }
+        let (fetches, free, retries) = (&mut self.fetches, &mut self.free, &mut self.retries);
+        let mut lost = Vec::new();
+        self.port.advance(Instant::now(), &mut |event| match event {
+            FarEvent::Page { tag, version, checksum, data, .. } => {
+                let Some(fetch) = fetches[tag as usize].take() else { return };
+                free.push(tag as u16);
+                install(&mut core, fetch, tag as u16, (version, checksum), data.as_ptr() as u64, retries);
+            }
+            FarEvent::ReadFailed { tag, error, .. } => {
+                let Some(fetch) = fetches[tag as usize].take() else { return };
+                free.push(tag as u16);
+                give_up(&mut core, fetch, tag as u16, error);
+            }
+            FarEvent::ServerLost { slots, reason } => lost.push((slots, reason)),
+            FarEvent::Stored { .. } | FarEvent::StoreFailed { .. } => {}
+        });
+        for (slots, reason) in lost {
+            core.slots_lost(&slots, &reason);
+        }
+        core
+    }
+}
+
+/// Whether the fetch is still wanted under this name.
+fn is_current(core: &Core, fetch: &Fetch, tag: u16) -> bool {
+    let entry = core.table.get(fetch.page);
+    entry.state == State::Fetching && entry.place == tag
+}
+
+fn install(
+    core: &mut Core,
+    fetch: Fetch,
+    tag: u16,
+    (version, checksum): (u64, u64),
+    source: u64,
+    retries: &mut Vec<Fault>,
+) {
+    if !is_current(core, &fetch, tag) {
+        return; // unmapped, discarded or moved meanwhile; whoever waited was woken then
+    }
+    let mut entry = core.table.get(fetch.page);
+    if (version, checksum) != (entry.version, entry.checksum()) {
+        core.warn("a memory server answered with another version of a page than the last one".to_owned());
+        core.lose(fetch.page, entry);
+        return;
+    }
+    let (id, address) = core.table.place(fetch.page);
+    let Some(space) = core.space(id) else { return };
+    let progress = uffd::copy(space.uffd.as_fd(), address, source, PAGE);
+    if progress.done == PAGE
+        || progress.error.as_ref().and_then(std::io::Error::raw_os_error) == Some(libc::EEXIST)
+    {
+        if progress.done != PAGE {
+            let _ = uffd::wake(space.uffd.as_fd(), address, PAGE);
+        }
+        let how = if fetch.waiter.is_some() { Admission::Fetched } else { Admission::Prefetched };
+        core.became_resident(fetch.page, entry, how);
+        if let Some(fault) = fetch.waiter {
+            core.counters.fetched += 1;
+            core.counters.far_faults += 1;
+            core.waited(fault.since, true);
+        }
+        return;
+    }
+    // The mappings are changing. The page is far again; whoever waits for it is served anew.
+    entry.state = State::Far;
+    core.table.set(fetch.page, entry);
+    retries.extend(fetch.waiter);
+}
+
+fn give_up(core: &mut Core, fetch: Fetch, tag: u16, error: PageError) {
+    if !is_current(core, &fetch, tag) {
+        return;
+    }
+    let entry = core.table.get(fetch.page);
+    let (_, address) = core.table.place(fetch.page);
+    core.warn(format!("page {address:#x} is lost: {error}"));
+    core.lose(fetch.page, entry);
+}
