@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +36,8 @@ impl Daemon {
     /// Starts `command`.
     pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let child = command.spawn().with_context(|| format!("could not start {name}"))?;
+        // A group of its own: Ctrl-C reaches this program alone, which then ends the others in the right order.
+        let child = command.process_group(0).spawn().with_context(|| format!("could not start {name}"))?;
         let pid = child.id();
         let child = Arc::new(Mutex::new(child));
         let same = Arc::clone(&child);

@@ -94,11 +94,16 @@ impl Product {
         Ok(self.all_stats()?.into_iter().find(|stats| stats.pid == pid))
     }
 
-    /// What `rackmem ps` says of the one target that uses `server`.
-    pub(crate) fn target_of(&self, server: &MemoryServer) -> Result<Option<TargetStats>> {
+    /// What `rackmem ps` says of the one target that uses `server`, as soon as it says something; `program` is what runs it.
+    pub(crate) fn target(&self, server: &MemoryServer, program: &Daemon) -> Result<TargetStats> {
         let uses =
             |stats: &TargetStats| stats.servers.iter().any(|s| s.address.to_string() == server.address);
-        Ok(self.all_stats()?.into_iter().find(uses))
+        let mut target = None;
+        program.wait_until("it in `rackmem ps`", || {
+            target = self.all_stats().ok().and_then(|all| all.into_iter().find(uses));
+            target.is_some()
+        })?;
+        target.context("no target")
     }
 
     fn all_stats(&self) -> Result<Vec<TargetStats>> {

@@ -25,7 +25,7 @@ use crate::process::{Daemon, Workload, free_port};
 use crate::product::{MemoryServer, Product};
 use crate::undo;
 
-const POOL: Bytes = Bytes(1 << 30);
+const POOL: Bytes = Bytes(2 << 30);
 
 /// Bytes of a value, and how many: 256 MiB.
 const VALUE: usize = 4096;
@@ -74,7 +74,7 @@ fn redis(product: &Product, server: &MemoryServer) -> Result<Outcome> {
     let mut command = product.run(server, REDIS_LOCAL, None, Path::new("redis-server"));
     let daemon = Daemon::spawn(redis_arguments(&mut command, port, &directory))?;
     daemon.wait_for_port(port)?;
-    let pid = product.target_of(server)?.context("Redis is not in `rackmem ps`")?.pid;
+    let pid = product.target(server, &daemon)?.pid;
     let live = Live::follow(product, pid);
     let mut redis = Redis::connect(port)?;
 

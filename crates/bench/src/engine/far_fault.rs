@@ -79,7 +79,7 @@ fn once(lab: &Lab, placement: Placement, writes: u64, evicting: bool) -> Result<
     let mut workload = Workload::spawn(&mut command)?;
     workload.wait_ready()?;
     if !evicting {
-        let target = lab.target(&server, &workload)?;
+        let target = lab.product()?.target(&server, workload.daemon())?;
         lab.product()?.limit(target.pid, Bytes(lab.size.0 * 2))?;
     }
     workload.lead("go")?;

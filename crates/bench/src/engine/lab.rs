@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use rackmem_control::TargetStats;
 use rackmem_types::Bytes;
 
-use crate::process::{Workload, on_cpu, own_program};
+use crate::process::{on_cpu, own_program};
 use crate::product::{MemoryServer, Product};
 
 /// Far memory beyond the workload's: pages of the program itself travel too.
@@ -77,15 +76,5 @@ impl Lab {
     /// This program under `rackmem run`, to be given a workload's arguments.
     pub(crate) fn far(&self, server: &MemoryServer, local: Bytes, cpu: Option<usize>) -> Result<Command> {
         Ok(self.product()?.run(server, local, cpu, &self.own))
-    }
-
-    /// The one target of `server`, once its workload runs.
-    pub(crate) fn target(&self, server: &MemoryServer, workload: &Workload) -> Result<TargetStats> {
-        let mut target = None;
-        workload.daemon().wait_until("a target in `rackmem ps`", || {
-            target = self.product().and_then(|product| product.target_of(server)).ok().flatten();
-            target.is_some()
-        })?;
-        target.context("no target")
     }
 }

@@ -75,7 +75,7 @@ fn rackmem(lab: &Lab, kind: Kind, percent: u64, samples: &mut Samples) -> Result
     let command = lab.far(&server, lab.share(percent), None)?;
     let mut workload = Workload::spawn(arguments(lab, kind, command).arg("--wait"))?;
     workload.wait_ready()?;
-    let target = lab.target(&server, &workload)?;
+    let target = lab.product()?.target(&server, workload.daemon())?;
     samples.add("pager/memory", pager_memory(target.pager_pid)?.0 as f64);
     samples.add("pager/managed", target.managed.0 as f64);
     let (resident, limit) = (resident(target.pid)?, lab.share(percent));
