@@ -3,10 +3,9 @@
 #include <pthread.h>
 
 #define THREADS 4
-#define ROUNDS 60
 
 static size_t pages;
-static uint64_t seed;
+static uint64_t seed, rounds;
 
 static void discard(unsigned char *at, size_t from, size_t count, uint64_t key, uint64_t *state) {
     if (next_random(state) % 2) {
@@ -26,7 +25,7 @@ static void *work(void *argument) {
     size_t kept_pages = pages / THREADS / 2;
     unsigned char *kept = pages_map(kept_pages);
     for (size_t i = 0; i < kept_pages; i++) page_fill(kept + i * PAGE, seed, i, 0);
-    for (uint64_t round = 0; round < ROUNDS; round++) {
+    for (uint64_t round = 0; round < rounds; round++) {
         uint64_t key = next_random(&state);
         size_t count = 16 + next_random(&state) % (pages / THREADS / 4);
         unsigned char *at = pages_map(count);
@@ -75,10 +74,11 @@ static void *work(void *argument) {
 int main(int argc, char **argv) {
     pages = pages_argument(argc, argv);
     seed = seed_argument(argc, argv);
+    rounds = rounds_argument(argc, argv, 60);
     pthread_t thread[THREADS];
     for (size_t i = 0; i < THREADS; i++)
         if (pthread_create(&thread[i], NULL, work, (void *)i)) die("pthread_create");
     for (size_t i = 0; i < THREADS; i++) pthread_join(thread[i], NULL);
-    printf("%d threads, %d rounds of mapping and unmapping: as written\n", THREADS, ROUNDS);
+    printf("%d threads, %lu rounds of mapping and unmapping: as written\n", THREADS, rounds);
     return 0;
 }

@@ -73,7 +73,7 @@ static inline unsigned char *pages_map(size_t pages) {
 
 static inline size_t pages_argument(int argc, char **argv) {
     if (argc < 2) {
-        fprintf(stderr, "usage: %s MIB [SEED]\n", argv[0]);
+        fprintf(stderr, "usage: %s MIB [SEED [ROUNDS]]\n", argv[0]);
         exit(2);
     }
     return (size_t)atol(argv[1]) * 256;
@@ -81,6 +81,10 @@ static inline size_t pages_argument(int argc, char **argv) {
 
 static inline uint64_t seed_argument(int argc, char **argv) {
     return argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+}
+
+static inline uint64_t rounds_argument(int argc, char **argv, uint64_t usual) {
+    return argc > 3 ? strtoull(argv[3], NULL, 10) : usual;
 }
 
 #endif

@@ -5,10 +5,9 @@
 #include <stdatomic.h>
 
 #define THREADS 12
-#define ROUNDS 3
 
 static size_t pages, common_pages;
-static uint64_t seed;
+static uint64_t seed, rounds;
 static unsigned char *common, *own[THREADS];
 static _Atomic uint64_t *counters;
 static size_t counter_count;
@@ -18,7 +17,7 @@ static void *work(void *argument) {
     uint64_t state = mix(seed + me);
     unsigned char *at = own[me];
     for (size_t i = 0; i < mine; i++) page_fill(at + i * PAGE, seed + me, i, 0);
-    for (uint64_t round = 0; round < ROUNDS; round++) {
+    for (uint64_t round = 0; round < rounds; round++) {
         for (size_t i = 0; i < mine; i++) {
             page_check(at + i * PAGE, seed + me, i, round);
             page_fill(at + i * PAGE, seed + me, i, round + 1);
@@ -27,7 +26,7 @@ static void *work(void *argument) {
             atomic_fetch_add(&counters[next_random(&state) % counter_count], 1);
         }
     }
-    for (size_t i = 0; i < mine; i++) page_check(at + i * PAGE, seed + me, i, ROUNDS);
+    for (size_t i = 0; i < mine; i++) page_check(at + i * PAGE, seed + me, i, rounds);
     return NULL;
 }
 
@@ -43,6 +42,7 @@ static void *touch_and_go(void *argument) {
 int main(int argc, char **argv) {
     pages = pages_argument(argc, argv);
     seed = seed_argument(argc, argv);
+    rounds = rounds_argument(argc, argv, 3);
     common_pages = pages / 4;
     common = pages_map(common_pages);
     size_t counter_pages = pages / 4;
@@ -60,7 +60,7 @@ int main(int argc, char **argv) {
         pthread_join(brief, NULL);
     }
     for (size_t i = 0; i < THREADS; i++) pthread_join(thread[i], NULL);
-    uint64_t sum = 0, expected = (uint64_t)THREADS * ROUNDS * (pages / 2 / THREADS);
+    uint64_t sum = 0, expected = (uint64_t)THREADS * rounds * (pages / 2 / THREADS);
     for (size_t i = 0; i < counter_count; i++) sum += counters[i];
     if (sum != expected) {
         fprintf(stderr, "%lu increments were counted, %lu were made\n", sum, expected);

@@ -22,6 +22,7 @@ const ABOVE_LIMIT_KIB: u64 = 24 << 10;
 #[derive(Debug)]
 pub struct Case {
     program: Vec<OsString>,
+    options: Vec<&'static str>,
     memory_mib: u64,
     reads_output: bool,
     watches_resident: bool,
@@ -31,7 +32,7 @@ impl Case {
     /// `program`, which uses about `memory_mib` MiB.
     pub fn new<A: Into<OsString>>(memory_mib: u64, program: impl IntoIterator<Item = A>) -> Self {
         let program = program.into_iter().map(Into::into).collect();
-        Self { program, memory_mib, reads_output: true, watches_resident: true }
+        Self { program, options: Vec::new(), memory_mib, reads_output: true, watches_resident: true }
     }
 
     /// The program's output has times in it: only its exit code says whether it passed.
@@ -44,14 +45,24 @@ impl Case {
         Self { watches_resident: false, ..self }
     }
 
+    /// `rackmem run` gets more options.
+    pub fn with_options(self, options: &[&'static str]) -> Self {
+        Self { options: options.to_vec(), ..self }
+    }
+
     /// Runs the program with `percent` of its memory local and compares.
     #[track_caller]
     pub fn check(&self, percent: u64) {
+        self.check_on(&Rack::start(), percent);
+    }
+
+    /// The same with the memory servers of `rack`.
+    #[track_caller]
+    pub fn check_on(&self, rack: &Rack, percent: u64) {
         let (native, used_kib) = self.run(Command::new(&self.program[0]).args(&self.program[1..]), NATIVE);
         let native = native.expect_success("without rackmem, where it has to pass too");
-        let rack = Rack::start();
         let local_mib = self.memory_mib * percent / 100;
-        let (managed, peak_kib) = self.run(&mut rack.run(local_mib, &[], &self.program), MANAGED);
+        let (managed, peak_kib) = self.run(&mut rack.run(local_mib, &self.options, &self.program), MANAGED);
         let managed = managed.expect_success(&format!("with {local_mib} of {} MiB local", self.memory_mib));
         if self.reads_output {
             assert_eq!(managed.stdout, native.stdout, "standard output under rackmem and without it");

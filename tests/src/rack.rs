@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -40,10 +41,10 @@ pub fn rackmem() -> PathBuf {
     path.canonicalize().expect("the binary's path can be resolved")
 }
 
-/// One memory server, and a runtime directory of its own so that tests do not see each other's targets.
+/// Memory servers, and a runtime directory of their own so that tests do not see each other's targets.
 #[derive(Debug)]
 pub struct Rack {
-    server: Option<Process>,
+    servers: Vec<Process>,
     address: String,
     directory: TempDir,
 }
@@ -52,28 +53,63 @@ impl Rack {
     /// Starts a memory server on a free port of the loopback device.
     #[track_caller]
     pub fn start() -> Self {
+        Self::empty().with_tcp_server()
+    }
+
+    /// Starts two, so that pages are striped over them.
+    #[track_caller]
+    pub fn start_two() -> Self {
+        Self::empty().with_tcp_server().with_tcp_server()
+    }
+
+    /// Starts a memory server on a Unix socket, which is reached by `unix:` or by `shm:`.
+    #[track_caller]
+    pub fn start_local(scheme: &str) -> Self {
+        let mut rack = Self::empty();
+        let socket = rack.directory().join("server.sock");
+        rack.start_server(&format!("unix:{}", socket.display()), || UnixStream::connect(&socket).is_ok());
+        rack.address = format!("{scheme}:{}", socket.display());
+        rack
+    }
+
+    fn empty() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        Self { servers: Vec::new(), address: String::new(), directory }
+    }
+
+    #[track_caller]
+    fn with_tcp_server(mut self) -> Self {
         let address = free_address();
-        let mut server = Process::start(
-            Command::new(rackmem())
-                .args(["memory-server", "--size", POOL, "--listen", &address])
-                .env("RACKMEM_RUNTIME_DIR", directory.path())
-                .stdin(Stdio::null()),
-            TEST,
-        );
+        self.start_server(&address, || TcpStream::connect(&address).is_ok());
+        if !self.address.is_empty() {
+            self.address += ",";
+        }
+        self.address += &address;
+        self
+    }
+
+    #[track_caller]
+    fn start_server(&mut self, listen: &str, answers: impl Fn() -> bool) {
+        let mut command = self.command(["memory-server", "--size", POOL, "--listen", listen]);
+        let mut server = Process::start(&mut command, TEST);
         let started = Instant::now();
-        while TcpStream::connect(&address).is_err() {
+        while !answers() {
             if !server.is_running() {
                 let ended = server.finish();
                 panic!("the memory server did not start: {}\n{}{}", ended.status, ended.stdout, ended.stderr);
             }
-            assert!(started.elapsed() < START, "the memory server does not listen on {address}");
+            assert!(started.elapsed() < START, "the memory server does not listen on {listen}");
             std::thread::sleep(Duration::from_millis(10));
         }
-        Self { server: Some(server), address, directory }
+        self.servers.push(server);
     }
 
-    /// `HOST:PORT` of the memory server.
+    /// Kills all memory servers, as when the machine loses power.
+    pub fn kill_servers(&mut self) {
+        self.servers.clear();
+    }
+
+    /// Where the memory servers are, as `--memory-server` takes it.
     pub fn address(&self) -> &str {
         &self.address
     }
@@ -124,10 +160,10 @@ impl Rack {
 
 impl Drop for Rack {
     fn drop(&mut self) {
-        let Some(mut server) = self.server.take() else { return };
-        server.signal(Signal::TERM);
+        // Servers are asked to end first: what a killed one leaves behind is for other tests.
+        self.servers.iter().for_each(|server| server.signal(Signal::TERM));
         let asked = Instant::now();
-        while server.is_running() && asked.elapsed() < Duration::from_secs(2) {
+        while self.servers.iter_mut().any(Process::is_running) && asked.elapsed() < Duration::from_secs(2) {
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -1,13 +1,15 @@
 //! A running program is attached to, limited, let go and attached to again, and keeps finding what it wrote.
-//! Needs root and gcc.
+//! Needs root, gcc, Go and
+//! a JDK.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
 
+use std::ffi::OsString;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rackmem_e2e::{Process, Rack, c_program, target_anonymous_kib};
+use rackmem_e2e::{Process, Rack, c_program, go_program, java_program, target_anonymous_kib};
 use rackmem_trace::{Event, FaultKind, Reader};
 use rustix::process::Signal;
 
@@ -108,6 +110,41 @@ fn what_never_left_is_not_copied() {
     assert_eq!(stats["pages_fetched"].as_u64(), Some(0), "{stats}");
     rack.quick(&["detach", &process.pid().to_string()]);
     let_check(&mut process);
+}
+
+/// Attaches to `program` once it is well under way; it has to end as if nothing had happened.
+fn attach_in_the_middle(program: &[OsString], local_mib: u64) {
+    let rack = Rack::start();
+    for delay_ms in [50, 150, 350] {
+        let mut command = Command::new(&program[0]);
+        let mut process = Process::start(command.args(&program[1..]).stdin(Stdio::null()), LIMIT);
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        assert!(process.is_running(), "the program ended before it could be attached to");
+        rack.attach(process.pid(), local_mib);
+        process.finish().expect_success(&format!("{program:?}, attached to after {delay_ms} ms"));
+    }
+}
+
+#[test]
+fn attach_to_a_program_of_many_busy_threads() {
+    attach_in_the_middle(&[c_program("threads"), "96".into(), "1".into(), "40".into()], 48);
+}
+
+#[test]
+fn attach_to_a_program_that_maps_and_unmaps() {
+    attach_in_the_middle(&[c_program("churn"), "64".into(), "1".into(), "200".into()], 48);
+}
+
+#[test]
+fn attach_to_a_go_program() {
+    attach_in_the_middle(&[go_program("pages"), "192".into()], 128);
+}
+
+#[test]
+fn attach_to_a_java_program() {
+    let mut line = java_program("Pages", 192);
+    line.push("80".into());
+    attach_in_the_middle(&line, 100);
 }
 
 #[test]

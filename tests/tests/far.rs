@@ -1,0 +1,97 @@
+//! Where the pages go: over every transport, over several memory servers, with every kernel feature that is not on all
+//! kernels switched off, and what happens when a memory server or the pager is killed. Needs root and gcc.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use rackmem_e2e::{Case, Process, Rack, c_program};
+use rustix::process::{Pid, Signal, kill_process};
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+fn case(name: &str, memory_mib: u64) -> Case {
+    Case::new(memory_mib, [c_program(name), OsString::from(memory_mib.to_string())]).in_several_processes()
+}
+
+#[test]
+fn pages_are_striped_over_two_memory_servers() {
+    case("fill_check", 160).with_options(&["--extent", "8MiB"]).check_on(&Rack::start_two(), 25);
+}
+
+#[test]
+fn pages_go_over_a_unix_socket() {
+    case("fill_check", 128).check_on(&Rack::start_local("unix"), 25);
+}
+
+#[test]
+fn pages_go_through_shared_memory() {
+    case("fill_check", 128).check_on(&Rack::start_local("shm"), 25);
+}
+
+/// The programs that ask most of the pager, with a kernel feature left unused.
+fn check_without(options: &'static [&'static str]) {
+    let rack = Rack::start();
+    for (name, memory_mib) in
+        [("fill_check", 96), ("threads", 96), ("churn", 64), ("fork_tree", 32), ("spawn", 64)]
+    {
+        case(name, memory_mib).with_options(options).check_on(&rack, 25);
+    }
+}
+
+#[test]
+fn a_kernel_without_move_is_enough() {
+    check_without(&["--without", "move"]);
+}
+
+#[test]
+fn a_kernel_without_own_process_madvise_is_enough() {
+    check_without(&["--without", "process-madvise"]);
+}
+
+#[test]
+fn a_kernel_with_none_of_the_newer_features_is_enough() {
+    check_without(&["--without", "move", "--without", "process-madvise", "--without", "poison"]);
+}
+
+#[test]
+fn a_lost_memory_server_means_sigbus_and_never_wrong_content() {
+    let mut rack = Rack::start();
+    let program = [c_program("patient"), "64".into()];
+    let mut process = Process::start(&mut rack.run(16, &["--lost-after", "2"], &program), LIMIT);
+    process.expect_line("ready");
+    process.signal(Signal::USR1);
+    process.expect_line("checked");
+    rack.kill_servers();
+    let ended = process.finish();
+    let bus = Signal::BUS.as_raw();
+    assert!(!ended.stderr.contains("found"), "it read wrong content: {}", ended.stderr);
+    let number = ended.status.signal().or(ended.status.code().map(|code| code - 128));
+    assert_eq!(number, Some(bus), "{}\n{}", ended.status, ended.stderr);
+}
+
+#[test]
+fn a_killed_pager_leaves_the_program_waiting_and_never_with_wrong_content() {
+    let rack = Rack::start();
+    let program = [c_program("patient"), "64".into()];
+    let mut process = Process::start(&mut rack.run(16, &[], &program), LIMIT);
+    process.expect_line("ready");
+    process.signal(Signal::USR1);
+    process.expect_line("checked");
+    let rows: serde_json::Value = serde_json::from_str(&rack.quick(&["ps", "--json"]).stdout).unwrap();
+    let pid = |field: &str| Pid::from_raw(rows[0][field].as_i64().unwrap().try_into().unwrap()).unwrap();
+    let (target, pager) = (pid("pid"), pid("pager_pid"));
+    kill_process(pager, Signal::KILL).unwrap();
+    // It touches far pages all the time, so within this time it waits for one; had it gone on, it would have noticed.
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(process.is_running(), "the program ended: {:?}", process.finish());
+    kill_process(target, Signal::KILL).unwrap();
+    let ended = process.finish();
+    assert!(!ended.stderr.contains("found"), "it read wrong content: {}", ended.stderr);
+    assert_eq!(
+        ended.status.signal().or(ended.status.code().map(|code| code - 128)),
+        Some(Signal::KILL.as_raw())
+    );
+}
