@@ -53,7 +53,7 @@ impl FarConfig {
 /// What proves to a server who we are, and to us who it is.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    /// Speak TLS 1.3 with these files.
+    /// Speak TLS 1.3 with these files to servers over TCP. A Unix socket is guarded by its permissions instead.
     pub tls: Option<TlsFiles>,
     /// The pre-shared token.
     pub token: Option<Vec<u8>>,

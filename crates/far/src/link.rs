@@ -225,9 +225,10 @@ impl Link {
         self.flights.open_pages + self.done.len() + self.late.len()
     }
 
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    /// When to advance; `used_at`, which is over, where something can be reported now.
+    pub(crate) fn deadline(&self, used_at: Instant) -> Option<Instant> {
         if !self.done.is_empty() || !self.late.is_empty() {
-            return Some(Instant::now());
+            return Some(used_at);
         }
         match &self.state {
             State::Up(_) => self.check_at,

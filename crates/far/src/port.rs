@@ -17,6 +17,10 @@ use crate::memory::{Bell, Shared, Table};
 const WAIT_FDS_INLINE: usize = 8;
 
 /// Connections to every server of a far memory, for one thread.
+///
+/// A port takes every request that it is given and sends as many as the server allows at one time; how many are in
+/// flight is for the caller to bound. Each keeps its frame, a WRITE with its pages, until it is answered, so that it can
+/// be sent again after a cut.
 pub struct Port {
     shared: Arc<Shared>,
     generation: u64,
@@ -27,6 +31,8 @@ pub struct Port {
     /// Requests for slots that no server holds, to be refused by the next `advance`.
     nowhere: Vec<(u32, Slot, bool)>,
     fds_version: u64,
+    /// When this port was used last. Sleeping is timed from then, which saves a look at the clock for each page.
+    used_at: Instant,
 }
 
 impl Port {
@@ -44,6 +50,7 @@ impl Port {
             bell,
             nowhere: Vec::new(),
             fds_version: 0,
+            used_at: Instant::now(),
             shared,
         };
         port.refresh();
@@ -54,7 +61,7 @@ impl Port {
     /// it, without blocking.
     pub fn read(&mut self, requests: &[ReadRequest]) {
         self.refresh();
-        let now = Instant::now();
+        let now = self.now();
         let table = &self.table;
         for run in requests.chunk_by(|a, b| table.rmc.entry(a.slot) == table.rmc.entry(b.slot)) {
             match table.rmc.entry(run[0].slot) {
@@ -67,7 +74,7 @@ impl Port {
     /// Stores pages. Their data has been copied or sent when this returns.
     pub fn write(&mut self, pages: &[WriteRequest<'_>]) {
         self.refresh();
-        let now = Instant::now();
+        let now = self.now();
         let table = &self.table;
         for run in pages.chunk_by(|a, b| table.rmc.entry(a.slot) == table.rmc.entry(b.slot)) {
             match table.rmc.entry(run[0].slot) {
@@ -81,7 +88,7 @@ impl Port {
     /// just then, a page may stay on the server until its slot is written again.
     pub fn discard(&mut self, slots: &[Slot]) {
         self.refresh();
-        let now = Instant::now();
+        let now = self.now();
         let table = &self.table;
         for run in slots.chunk_by(|a, b| table.rmc.entry(*a) == table.rmc.entry(*b)) {
             if let Some(extent) = table.rmc.entry(run[0]) {
@@ -110,14 +117,15 @@ impl Port {
     /// When [`Port::advance`] must be called even if no descriptor is ready.
     pub fn deadline(&self) -> Option<Instant> {
         if self.nowhere.is_empty() {
-            self.links.iter().filter_map(Link::deadline).min()
+            self.links.iter().filter_map(|link| link.deadline(self.used_at)).min()
         } else {
-            Some(Instant::now())
+            Some(self.used_at)
         }
     }
 
     /// Receives what is there, times out, reconnects and sends again; never blocks.
     pub fn advance(&mut self, now: Instant, sink: &mut dyn FnMut(Event<'_>)) {
+        self.used_at = now;
         self.bell.hush();
         self.refresh();
         for (tag, slot, store) in self.nowhere.drain(..) {
@@ -137,14 +145,13 @@ impl Port {
 
     /// Blocks until something is there or `timeout` is over, then advances.
     pub fn wait(&mut self, timeout: Option<Duration>, sink: &mut dyn FnMut(Event<'_>)) {
-        let until = [timeout.map(|timeout| Instant::now() + timeout), self.deadline()];
-        self.poll(until.into_iter().flatten().min());
+        let until_deadline = self.deadline().map(|at| at.saturating_duration_since(self.used_at));
+        self.poll([timeout, until_deadline].into_iter().flatten().min());
         self.advance(Instant::now(), sink);
     }
 
-    /// Polls until `until`, or a signal.
-    fn poll(&self, until: Option<Instant>) {
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+    /// Polls for so long, or until a signal.
+    fn poll(&self, left: Option<Duration>) {
         let timeout =
             left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         let wish = |(fd, writable)| {
@@ -169,6 +176,11 @@ impl Port {
         };
         // An interrupted poll is as good as an early end: the caller looks what is there.
         let _ = rustix::event::poll(fds, timeout.as_ref());
+    }
+
+    fn now(&mut self) -> Instant {
+        self.used_at = Instant::now();
+        self.used_at
     }
 
     fn refresh(&mut self) {

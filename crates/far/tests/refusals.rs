@@ -1,4 +1,5 @@
 //! What a user gets to read when a memory server cannot be used: one sentence for each reason, with a way out.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod common;
 

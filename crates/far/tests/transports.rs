@@ -1,4 +1,5 @@
 //! The whole way to a real memory server and back, over every transport.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod common;
 

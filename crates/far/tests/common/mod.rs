@@ -1,6 +1,7 @@
 //! What the tests of this crate share: a real memory server, certificates, pages that know who they are, and a client
 //! that checks the promise.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses its part of this")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 pub mod proxy;
 

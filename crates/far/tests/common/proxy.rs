@@ -138,31 +138,30 @@ impl Way {
             while self.faults.stalled.load(Ordering::SeqCst) {
                 thread::sleep(Duration::from_millis(2));
             }
-            if self.strikes(&self.faults.cut.load(Ordering::SeqCst)) {
+            if self.strikes(self.faults.cut.load(Ordering::SeqCst)) {
                 let part = self.random.below(frame.len() as u64) as usize;
                 self.to.write_all(&frame[..part])?;
                 return Ok(());
             }
-            if self.strikes(&self.faults.delay.load(Ordering::SeqCst)) {
+            if self.strikes(self.faults.delay.load(Ordering::SeqCst)) {
                 thread::sleep(Duration::from_millis(1 + self.random.below(20)));
             }
-            if self.strikes(&self.faults.corrupt.load(Ordering::SeqCst)) {
+            if self.strikes(self.faults.corrupt.load(Ordering::SeqCst)) {
                 let byte = self.random.below(frame.len() as u64) as usize;
                 frame[byte] ^= 1 << self.random.below(8);
             }
             if self.direction == Direction::Answers
-                && self.strikes(&self.faults.reorder.load(Ordering::SeqCst))
+                && self.strikes(self.faults.reorder.load(Ordering::SeqCst))
+                && let Some(next) = self.frame_soon()?
             {
-                if let Some(next) = self.frame_soon()? {
-                    self.to.write_all(&next)?;
-                }
+                self.to.write_all(&next)?;
             }
             self.to.write_all(&frame)?;
         }
     }
 
-    fn strikes(&mut self, per_mille: &u32) -> bool {
-        let strikes = self.random.below(1000) < u64::from(*per_mille);
+    fn strikes(&mut self, per_mille: u32) -> bool {
+        let strikes = self.random.below(1000) < u64::from(per_mille);
         self.faults.struck.fetch_add(strikes.into(), Ordering::SeqCst);
         strikes
     }
