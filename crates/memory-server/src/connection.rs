@@ -86,7 +86,7 @@ impl Connection {
 
     /// One wake-up: what arrived is served and answered.
     fn step(&mut self, draining: &AtomicBool) -> Result<(), Ended> {
-        let received = match self.stream.receive(self.inbox.room()) {
+        let received = match self.stream.receive(self.inbox.room(), &self.store.spinners) {
             Ok(0) if draining.load(Ordering::Relaxed) => return Err(Ended::Draining),
             Ok(0) => return Err(Ended::Closed),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Ended::Silent),

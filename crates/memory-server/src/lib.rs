@@ -39,6 +39,7 @@ mod regions;
 mod server;
 mod session;
 mod shutdown;
+mod spin;
 mod stream;
 mod tls;
 

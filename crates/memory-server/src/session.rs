@@ -15,6 +15,7 @@ use rackmem_wire::{
 use crate::batch::Batch;
 use crate::config::Limits;
 use crate::metrics::Metrics;
+use crate::spin::Spinners;
 use rackmem_types::PageData;
 
 /// What all connections of a server share.
@@ -26,13 +27,15 @@ pub struct Store {
     token: Option<Vec<u8>>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
+    pub(crate) spinners: Spinners,
 }
 
 impl Store {
     /// An empty pool of `pages`. `epoch` is random, so that clients notice a restart.
     pub fn new(pages: u64, epoch: u64, token: Option<Vec<u8>>, limits: Limits) -> Self {
         let pool = Mutex::new(Pool::new(pages));
-        Self { pool, epoch, started: Instant::now(), token, limits, metrics: Metrics::default() }
+        let spinners = Spinners::new(std::thread::available_parallelism().map_or(1, usize::from));
+        Self { pool, epoch, started: Instant::now(), token, limits, metrics: Metrics::default(), spinners }
     }
 
     /// The pool; held for the time of a look-up or a change, never while memory is given back.

@@ -1,5 +1,6 @@
 //! The bytes of one connection: a socket, with TLS or without.
 
+use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -12,11 +13,13 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlag
 use rustls::ServerConnection;
 
 use crate::batch::Batch;
+use crate::spin::{Rhythm, Spinners};
 
 /// One connection's socket. It is shared with the accepting thread only so that a shutdown can end its reading side.
 pub(crate) struct Stream {
     socket: Arc<OwnedFd>,
     tls: Option<Tls>,
+    rhythm: Rhythm,
 }
 
 struct Tls {
@@ -30,13 +33,14 @@ const TLS_CHUNK: usize = 16 << 10;
 
 impl Stream {
     pub(crate) fn plain(socket: Arc<OwnedFd>) -> Self {
-        Self { socket, tls: None }
+        Self { socket, tls: None, rhythm: Rhythm::default() }
     }
 
     pub(crate) fn tls(socket: Arc<OwnedFd>, mut connection: ServerConnection) -> Self {
         // A batch is bounded already.
         connection.set_buffer_limit(None);
-        Self { socket, tls: Some(Tls { connection, scratch: vec![0; TLS_CHUNK] }) }
+        let tls = Some(Tls { connection, scratch: vec![0; TLS_CHUNK] });
+        Self { socket, tls, rhythm: Rhythm::default() }
     }
 
     /// Gives up sending when the client takes nothing for so long.
@@ -50,9 +54,16 @@ impl Stream {
     }
 
     /// Waits for bytes and takes what is there; 0 at the end of the stream.
-    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn receive(&mut self, buffer: &mut [u8], spinners: &Spinners) -> io::Result<usize> {
         let mut socket = Socket(&self.socket);
-        let Some(Tls { connection, .. }) = &mut self.tls else { return socket.read(buffer) };
+        let Some(Tls { connection, .. }) = &mut self.tls else {
+            let buffer = RefCell::new(buffer);
+            let attempt = || match recv(&*self.socket, &mut **buffer.borrow_mut(), RecvFlags::DONTWAIT) {
+                Err(Errno::AGAIN | Errno::INTR) => None,
+                result => Some(result.map(|(count, _)| count).map_err(io::Error::from)),
+            };
+            return self.rhythm.wait(spinners, attempt, || socket.read(&mut buffer.borrow_mut()));
+        };
         loop {
             match connection.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
