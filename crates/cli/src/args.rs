@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use rackmem_uapi::inherited::signal_reset;
 use rustix::process::Signal;
 
-use crate::{attach, detach, doctor, held, limit, manual, memory_server, ps, run, top, watch};
+use crate::{attach, detach, doctor, held, limit, manual, memory_server, pager, ps, run, top, watch};
 
 /// Far memory for any process: programs use the memory of other machines as if it were their own.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Held(held::Arguments),
     #[command(hide = true)]
+    Pager(pager::Arguments),
+    #[command(hide = true)]
     Man(manual::ManArguments),
     #[command(hide = true)]
     Completions(manual::CompletionsArguments),
@@ -42,6 +44,7 @@ impl Command {
             Self::Run(arguments) => run::run(&arguments),
             Self::Attach(arguments) => attach::run(&arguments),
             Self::Held(arguments) => Ok(held::run(&arguments)),
+            Self::Pager(arguments) => pager::run(&arguments),
             Self::Detach(arguments) => printing(|| detach::run(&arguments)),
             Self::Limit(arguments) => printing(|| limit::run(&arguments)),
             Self::Ps(arguments) => printing(|| ps::run(&arguments)),
@@ -78,7 +81,7 @@ mod tests {
     #[test]
     fn run_takes_everything_after_the_dashes_as_the_program() {
         let cli = Cli::try_parse_from(
-            "rackmem run --memory-server a:1 --memory-server b:2 --local 1MiB -- ls --local -l".split(' '),
+            "rackmem run --memory-server a:1 --memory-server b:2 --local 8MiB -- ls --local -l".split(' '),
         );
         let Command::Run(run) = cli.unwrap().command else { panic!("not run") };
         assert_eq!(run.program, ["ls", "--local", "-l"]);
@@ -90,15 +93,15 @@ mod tests {
         let check = |line, kind| assert_eq!(refused(line).kind(), kind, "{line}");
         check("rackmem", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
         check("rackmem dance", ErrorKind::InvalidSubcommand);
-        check("rackmem run --local 1MiB -- ls", ErrorKind::MissingRequiredArgument);
-        check("rackmem run --memory-server a:1 --local 1MiB", ErrorKind::MissingRequiredArgument);
-        check("rackmem run --memory-server a --local 1MiB -- ls", ErrorKind::ValueValidation);
+        check("rackmem run --local 8MiB -- ls", ErrorKind::MissingRequiredArgument);
+        check("rackmem run --memory-server a:1 --local 8MiB", ErrorKind::MissingRequiredArgument);
+        check("rackmem run --memory-server a --local 8MiB -- ls", ErrorKind::ValueValidation);
         check(
-            "rackmem run --memory-server a:1 --local 1MiB --tls-cert c -- ls",
+            "rackmem run --memory-server a:1 --local 8MiB --tls-cert c -- ls",
             ErrorKind::MissingRequiredArgument,
         );
-        check("rackmem attach x --memory-server a:1 --local 1MiB", ErrorKind::ValueValidation);
-        check("rackmem attach 0 --memory-server a:1 --local 1MiB", ErrorKind::ValueValidation);
+        check("rackmem attach x --memory-server a:1 --local 8MiB", ErrorKind::ValueValidation);
+        check("rackmem attach 0 --memory-server a:1 --local 8MiB", ErrorKind::ValueValidation);
         check("rackmem limit 5 0", ErrorKind::ValueValidation);
         check("rackmem watch 5 xyz", ErrorKind::ValueValidation);
         check("rackmem memory-server --size 1GiB", ErrorKind::MissingRequiredArgument);

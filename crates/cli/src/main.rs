@@ -11,6 +11,7 @@ mod logging;
 mod manual;
 mod memory_server;
 mod options;
+mod pager;
 mod process;
 mod program;
 mod ps;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use rackmem_pager::LIMIT_MIN;
 use rackmem_types::{Bytes, PAGE_SIZE, ServerAddress};
 
 use crate::spawn::option;
@@ -66,7 +67,7 @@ pub(crate) struct FarOptions {
     pub(crate) extent: Bytes,
 
     /// Do without a kernel feature even where it is there
-    #[arg(long, value_name = "FEATURE", hide = true, value_parser = ["move", "poison", "process-madvise"])]
+    #[arg(long, value_name = "FEATURE", hide = true)]
     pub(crate) without: Vec<String>,
 }
 
@@ -123,9 +124,14 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("cannot make the path {} absolute", path.display()))
 }
 
-/// A local limit: more than nothing, and no more than the machine has.
+/// A local limit: enough for a program to get on, and no more than the machine has.
 pub(crate) fn parse_limit(text: &str) -> Result<Bytes, String> {
     let limit = parse_whole_pages(text)?;
+    if limit < LIMIT_MIN {
+        return Err(format!(
+            "with less than {LIMIT_MIN} a program would do nothing but wait; take a larger limit"
+        ));
+    }
     let ram = ram();
     if limit > ram {
         return Err(format!(
@@ -192,7 +198,7 @@ mod tests {
     #[test]
     fn paths_are_made_absolute() {
         let here = std::env::current_dir().unwrap();
-        let options = parse(["--memory-server=unix:s", "--local=1MiB", "--trace=t"].map(OsString::from));
+        let options = parse(["--memory-server=unix:s", "--local=8MiB", "--trace=t"].map(OsString::from));
         let options = options.absolute().unwrap();
         assert_eq!(options.memory_servers, [ServerAddress::Unix(here.join("s"))]);
         assert_eq!(options.trace, Some(here.join("t")));
@@ -200,7 +206,8 @@ mod tests {
 
     #[test]
     fn a_limit_is_between_nothing_and_the_machine() {
-        assert_eq!(parse_limit("1MiB"), Ok(Bytes(1 << 20)));
+        assert_eq!(parse_limit("4MiB"), Ok(Bytes(4 << 20)));
+        assert!(parse_limit("4092KiB").unwrap_err().contains("less than 4MiB"));
         assert!(parse_limit("0").unwrap_err().contains("no memory at all"));
         assert!(parse_limit("1000").unwrap_err().contains("multiple of 4096"));
         assert!(parse_limit(&(ram().0 + 4096).to_string()).unwrap_err().contains("this machine has"));

@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let name = Path::new(&arguments.program[0]).file_name().unwrap_or_default();
     let started = spawn::spawn(pid, name, true, &arguments.far);
     let end = match started {
-        Ok(pager) => Wrapper { ward, pager, stage: Stage::Held(release) }.run()?,
+        Ok(pager) => Wrapper { ward, stage: Stage::Held(pager, release) }.run()?,
         Err(error) => {
             drop(release);
             ward.wait()?;
@@ -82,10 +82,10 @@ fn refuse(sentence: String, code: u8) -> ExitCode {
 #[derive(Debug)]
 enum Stage {
     /// The child waits; a process id through this pipe lets it go on to the exec.
-    Held(File),
+    Held(StartingPager, File),
     /// The child is on its way into the program.
-    Starting,
-    /// Far memory is in force; nothing more is to be heard of the pager.
+    Starting(StartingPager),
+    /// Far memory is in force. Nobody listens to the pager any more, which it notices.
     Running,
 }
 
@@ -96,7 +96,6 @@ enum Outcome {
 
 struct Wrapper {
     ward: Ward,
-    pager: StartingPager,
     stage: Stage,
 }
 
@@ -107,19 +106,8 @@ impl Wrapper {
             if let Some(end) = self.ward.attend()? {
                 return Ok(Outcome::Ended(end));
             }
-            if !is_pager_ready {
-                continue;
-            }
-            match (self.pager.next(), &mut self.stage) {
-                (Report::Held, Stage::Held(release)) => {
-                    release
-                        .write_all(&self.pager.id().to_le_bytes())
-                        .context("the program's process is gone")?;
-                    self.stage = Stage::Starting;
-                }
-                (Report::Attached { .. }, Stage::Starting) => self.stage = Stage::Running,
-                (Report::Failed(sentence), _) => return self.give_up(sentence),
-                (report, _) => return self.give_up(format!("the pager reports out of turn: {report:?}")),
+            if is_pager_ready && let Some(outcome) = self.hear()? {
+                return Ok(outcome);
             }
         }
     }
@@ -128,8 +116,8 @@ impl Wrapper {
     fn poll(&self) -> anyhow::Result<bool> {
         let signals: BorrowedFd<'_> = self.ward.as_fd();
         let mut fds = vec![PollFd::new(&signals, PollFlags::IN)];
-        if !matches!(self.stage, Stage::Running) {
-            fds.push(PollFd::new(&self.pager, PollFlags::IN));
+        if let Stage::Held(pager, _) | Stage::Starting(pager) = &self.stage {
+            fds.push(PollFd::new(pager, PollFlags::IN));
         }
         match rustix::event::poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {
@@ -139,19 +127,46 @@ impl Wrapper {
         }
     }
 
-    /// Ends a child that has not become the program, or has not run an instruction of it under far memory.
-    fn give_up(self, sentence: String) -> anyhow::Result<Outcome> {
-        let Self { ward, stage, .. } = self;
-        if let Stage::Held(release) = stage {
-            drop(release);
-        } else {
-            // The exec itself may have failed; the child has then said why, and its code is the answer.
-            if let Some(end @ End::Exited(_)) = ward.attend()? {
-                return Ok(Outcome::Ended(end));
-            }
-            ward.kill();
+    /// Takes the pager's next report in; gives the end of it all where that was a failure.
+    fn hear(&mut self) -> anyhow::Result<Option<Outcome>> {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Running) {
+            Stage::Held(mut pager, mut release) => match pager.next() {
+                Report::Held => {
+                    // It can only fail when the child has ended, which its SIGCHLD tells.
+                    let _ = release.write_all(&pager.id().to_le_bytes());
+                    Stage::Starting(pager)
+                }
+                report => {
+                    // The child sees the pipe close and ends by itself.
+                    drop(release);
+                    self.ward.wait()?;
+                    return Ok(Some(Outcome::NotStarted(reason(report))));
+                }
+            },
+            Stage::Starting(mut pager) => match pager.next() {
+                Report::Attached { .. } => Stage::Running,
+                report => return self.abandon(reason(report)).map(Some),
+            },
+            Stage::Running => Stage::Running,
+        };
+        Ok(None)
+    }
+
+    /// Ends a child that has not run an instruction of the program under far memory.
+    fn abandon(&self, reason: String) -> anyhow::Result<Outcome> {
+        // The exec itself may have failed; the child has then said why, and its code is the answer.
+        if let Some(end @ End::Exited(_)) = self.ward.attend()? {
+            return Ok(Outcome::Ended(end));
         }
-        ward.wait()?;
-        Ok(Outcome::NotStarted(sentence))
+        self.ward.kill();
+        self.ward.wait()?;
+        Ok(Outcome::NotStarted(reason))
+    }
+}
+
+fn reason(report: Report) -> String {
+    match report {
+        Report::Failed(sentence) => sentence,
+        report => format!("the pager reports out of turn: {report:?}"),
     }
 }

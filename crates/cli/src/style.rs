@@ -16,7 +16,20 @@ pub(crate) fn is_stdout_coloured() -> bool {
 pub(crate) fn print_error(error: &anyhow::Error) {
     let (red, plain) =
         if wants_colour(io::stderr().is_terminal()) { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-    eprintln!("{red}rackmem:{plain} {error:#}");
+    eprintln!("{red}rackmem:{plain} {}", sentence(error));
+}
+
+/// An error and its causes; a cause that has been said already is not said twice.
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.is_empty() {
+            said = cause;
+        } else if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 /// Columns of standard output: of the terminal, else of `COLUMNS`, else as many as it takes.
@@ -28,4 +41,22 @@ pub(crate) fn width() -> usize {
         .or_else(columns)
         .filter(|width| *width > 0)
         .unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::anyhow;
+
+    #[test]
+    fn causes_are_said_once() {
+        let refused = anyhow!("connection refused");
+        assert_eq!(
+            sentence(&refused.context("cannot reach the server")),
+            "cannot reach the server: connection refused"
+        );
+        let refused =
+            anyhow!("connection refused").context("no server there (connection refused); start one");
+        assert_eq!(sentence(&refused), "no server there (connection refused); start one");
+    }
 }

@@ -150,7 +150,7 @@ fn refusals_are_one_sentence_with_a_way_out() {
     check("detach 77", "process 77 has no far memory");
     check("watch 77 0x7000", "process 77 has no far memory");
     check("top", "use 'rackmem ps'");
-    let options = "--memory-server 127.0.0.1:1 --local 1MiB";
+    let options = "--memory-server 127.0.0.1:1 --local 8MiB";
     check(&format!("attach 4194304 {options}"), "there is no process 4194304");
     check(&format!("attach 2 {options}"), "is a kernel thread");
 }
@@ -159,7 +159,7 @@ fn refusals_are_one_sentence_with_a_way_out() {
 fn a_program_that_cannot_be_started_ends_as_in_a_shell() {
     let setup = setup();
     let code = |program: &str| {
-        let line = format!("run --memory-server 127.0.0.1:1 --local 1MiB -- {program}");
+        let line = format!("run --memory-server 127.0.0.1:1 --local 8MiB -- {program}");
         setup.rackmem(&line).status.code()
     };
     assert_eq!(code("no-such-program-anywhere"), Some(127));

@@ -3,15 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use rackmem_control::TargetStats;
+use rackmem_pager::LIMIT_MIN;
 use rackmem_types::{Bytes, PAGE_SIZE};
 
 use crate::rates::Rates;
 
 /// Samples that are kept per target: two minutes at two a second, wider than most terminals.
 pub(super) const HISTORY: usize = 240;
-
-/// The smallest limit that `-` goes down to.
-const LIMIT_MIN: Bytes = Bytes(1 << 20);
 
 /// A key, as far as it means something here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
