@@ -23,11 +23,18 @@ const KEPT_STEP: usize = 16;
 /// Rounds of the main queue that a page gets when it comes back from the standby list.
 const RECLAIMED_FREQUENCY: u8 = 2;
 
+/// Pages that the main queue's hand passes over for one victim. When everything proved useful, frequencies tell little,
+/// and a hand that went all the way round would hold up the pager.
+const PASSES_MAX: usize = 64;
+
+/// Pages that leave the ghost for each one that enters it, when the resident set shrinks.
+const GHOST_STEP: usize = 2;
+
 /// The ghost never holds fewer pages than this, so that tiny resident sets learn too.
 const GHOST_MIN: usize = 256;
 
 /// The policy. Memory: one byte for each page reference up to the highest seen, and about four bytes for each resident
-/// page and each page of the ghost, which is no longer than the resident set.
+/// page and each page of the ghost, which grows no longer than the resident set.
 #[derive(Debug)]
 pub struct S3Fifo {
     bytes: PageBytes,
@@ -104,7 +111,7 @@ impl S3Fifo {
     }
 
     fn main_victim(&mut self) -> Option<PageRef> {
-        loop {
+        for _ in 0..PASSES_MAX {
             let page = self.main.pop(&mut self.bytes)?;
             let frequency = self.bytes.frequency(page);
             if frequency == 0 {
@@ -113,6 +120,7 @@ impl S3Fifo {
             self.bytes.frequency_set(page, frequency - 1);
             self.main.push(&mut self.bytes, page);
         }
+        self.main.pop(&mut self.bytes)
     }
 }
 
@@ -154,8 +162,10 @@ impl Eviction for S3Fifo {
             self.bytes.frequency_set(page, 0);
             self.guard.evicted(page, self.resident());
             self.ghost.push(&mut self.bytes, page);
-            while self.ghost.len() > self.resident().max(GHOST_MIN) {
-                self.ghost.pop(&mut self.bytes);
+            for _ in 0..GHOST_STEP {
+                if self.ghost.len() > self.resident().max(GHOST_MIN) {
+                    self.ghost.pop(&mut self.bytes);
+                }
             }
             out.push(page);
         }
