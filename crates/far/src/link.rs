@@ -52,6 +52,17 @@ pub(crate) struct Link {
     page: Box<PageData>,
     fds_changed: bool,
     lost_reported: bool,
+    absence: Absence,
+}
+
+/// Whether the user of [`Link::fd`] can have seen that the old socket is gone. Only then may a new one take its place: it
+/// may have the same number, and whoever polls it could not tell.
+#[derive(Clone, Copy, PartialEq)]
+enum Absence {
+    Unseen,
+    /// Since the last `advance`; the next one is due at once.
+    Shown,
+    Seen,
 }
 
 enum State {
@@ -98,6 +109,7 @@ impl Link {
             page: Box::new([0; rackmem_types::PAGE_SIZE]),
             fds_changed: false,
             lost_reported: false,
+            absence: Absence::Unseen,
             shared,
         })
     }
@@ -232,6 +244,7 @@ impl Link {
         }
         match &self.state {
             State::Up(_) => self.check_at,
+            State::Reconnecting(_) if self.absence == Absence::Shown => Some(used_at),
             State::Reconnecting(attempts) => Some(attempts.give_up_at()),
             State::Lost => None,
         }
@@ -244,6 +257,7 @@ impl Link {
         }
         self.report_done(table, sink);
         if let State::Reconnecting(attempts) = &self.state
+            && self.absence != Absence::Unseen
             && let Some(result) = attempts.poll(now)
         {
             match result {
@@ -261,6 +275,10 @@ impl Link {
         if self.host().is_lost() && !self.lost_reported {
             self.go_down(table, sink);
         }
+        self.absence = match self.absence {
+            Absence::Unseen => Absence::Shown,
+            Absence::Shown | Absence::Seen => Absence::Seen,
+        };
         std::mem::take(&mut self.fds_changed)
     }
 
@@ -379,6 +397,7 @@ impl Link {
             State::Reconnecting(Reconnect::start(&self.shared, self.server, &self.bell, deadline, &reason));
         self.check_at = None;
         self.fds_changed = true;
+        self.absence = Absence::Unseen;
     }
 
     fn come_back(&mut self, table: &Table, stream: Stream, now: Instant) {
