@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rackmem_types::Bytes;
+use rackmem_types::{Bytes, PAGE_SIZE};
 use rackmem_wire::{LEASE_MAX_MS, OwnerToken, SEGMENTS_MAX};
 
 use crate::lease::{Lease, LeaseState};
@@ -16,7 +16,7 @@ use crate::segment::Segment;
 pub enum PoolError {
     /// The capacity cannot be reserved.
     #[error("the memory server has {} free, {} were asked for: ask for less or use another server",
-        Bytes::from_pages(*free), Bytes::from_pages(*pages))]
+        bytes(*free), bytes(*pages))]
     Full {
         /// Pages asked for.
         pages: u64,
@@ -44,6 +44,11 @@ pub enum PoolError {
     /// The kernel gave no memory file.
     #[error("the memory server cannot make the segment's memory file: {0}")]
     Memory(#[from] io::Error),
+}
+
+/// `pages` as people read it. A client may ask for any number, also for more pages than there are bytes in the world.
+fn bytes(pages: u64) -> Bytes {
+    Bytes(pages.saturating_mul(PAGE_SIZE as u64))
 }
 
 /// One line of the list of segments.
@@ -213,7 +218,8 @@ mod tests {
             error.to_string(),
             "the memory server has 40KiB free, 44KiB were asked for: ask for less or use another server"
         );
-        assert!(matches!(pool.create("b", u64::MAX, OWNER, 0), Err(PoolError::Full { .. })));
+        let absurd = pool.create("b", u64::MAX, OWNER, 0).unwrap_err();
+        assert!(absurd.to_string().contains("40KiB free"), "{absurd}");
         assert!(matches!(pool.create("b", 0, OWNER, 0), Err(PoolError::Empty)));
         assert!(matches!(pool.create("b", 1, OWNER, u64::MAX), Err(PoolError::LeaseTooLong { .. })));
         pool.create("b", 10, OWNER, 0).unwrap();
