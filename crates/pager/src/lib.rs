@@ -200,8 +200,12 @@ fn attach(
     } else {
         start(pid)?
     };
-    keeper::adopt(shared, probes, Arc::new(resident))?;
-    Ok(pause)
+    let resident = Arc::new(resident);
+    match keeper::adopt(shared, probes, Arc::clone(&resident)) {
+        // It replaced its program already, or has ended: the keeper finds out which.
+        Err(_) if resident.is_gone() => Ok(pause),
+        adopted => adopted.map(|_| pause),
+    }
 }
 
 fn tell(report: &mut Option<File>, line: &str) {

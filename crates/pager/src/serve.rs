@@ -269,7 +269,11 @@ impl<'a> Server<'a> {
         let len = core.empty_run(fault.space, page, fault.address);
         let Some(space) = core.space(fault.space) else { return core };
         let discards = space.discards;
-        let progress = uffd::zeropage(space.uffd.as_fd(), fault.address, len * PAGE);
+        let mut progress = uffd::zeropage(space.uffd.as_fd(), fault.address, len * PAGE);
+        if progress.done == 0 && len > 1 {
+            // The run may cross from one mapping into its neighbour, which the kernel refuses as a whole.
+            progress = uffd::zeropage(space.uffd.as_fd(), fault.address, PAGE);
+        }
         let done = (progress.done / PAGE) as u32;
         for i in 0..done {
             let page = PageRef(page.0 + i);
