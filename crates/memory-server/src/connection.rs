@@ -64,6 +64,9 @@ impl Connection {
         // The last words to a client that may be gone.
         let _ = self.flush();
         self.stream.close();
+        if matches!(ended, Ended::Malformed(_) | Ended::Refused) {
+            self.stream.linger();
+        }
         ended
     }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rackmem_uapi::gather::{Piece, send_pieces};
 use rustix::io::Errno;
@@ -30,6 +30,9 @@ struct Tls {
 
 /// Bytes of pages that are encrypted at a time: the most that fit into one TLS record.
 const TLS_CHUNK: usize = 16 << 10;
+
+/// How long a client that was sent away may take to close: a round trip across a slow network.
+const LINGER: Duration = Duration::from_millis(500);
 
 impl Stream {
     pub(crate) fn plain(socket: Arc<OwnedFd>) -> Self {
@@ -114,6 +117,20 @@ impl Stream {
         let sent =
             retry(|| sendmsg(&*self.socket, &[io::IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL))?;
         Socket(&self.socket).write_all(&bytes[sent..])
+    }
+
+    /// Reads on for a moment and throws it away, until the client has seen what was sent last and closes: a socket that is
+    /// closed with bytes unread resets the connection, and the client would lose the reason.
+    pub(crate) fn linger(&mut self) {
+        let deadline = Instant::now() + LINGER;
+        let mut waste = [0; 4096];
+        while let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+        {
+            let timeout_is_set = self.set_receive_timeout(Some(left)).is_ok();
+            if !timeout_is_set || !matches!(Socket(&self.socket).read(&mut waste), Ok(1..)) {
+                return;
+            }
+        }
     }
 
     /// Says goodbye as the transport wants it.

@@ -78,6 +78,8 @@ fn a_lying_frame_gets_one_clear_error() {
         let mut frame = Vec::new();
         Request::SegmentList.encode(1, &mut frame);
         frame[8..12].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
+        // What follows must not reset the connection before the reason has arrived.
+        frame.resize(1 << 20, 0);
         client.stream.write_all(&frame).unwrap();
         let Refused(code, _, text) = client.answer(|_, answer| panic!("{answer:?}")).unwrap_err();
         assert_eq!(code, ErrorCode::Malformed);
