@@ -393,8 +393,10 @@ impl Link {
         let deadline = *self.broken_since.get_or_insert(now) + self.shared.config.lost_after;
         tracing::warn!(server = %self.host().dialer.address, reason, "connection to memory server broken");
         self.host().note_broken(&reason);
-        self.state =
-            State::Reconnecting(Reconnect::start(&self.shared, self.server, &self.bell, deadline, &reason));
+        let attempts = Reconnect::start(&self.shared, self.server, &self.bell, deadline, &reason);
+        if let State::Up(stream) = std::mem::replace(&mut self.state, State::Reconnecting(attempts)) {
+            stream.abort();
+        }
         self.check_at = None;
         self.fds_changed = true;
         self.absence = Absence::Unseen;

@@ -85,7 +85,9 @@ impl Port {
     }
 
     /// Forgets pages; there is no answer. It is ordered with the other requests of this port. If a connection breaks
-    /// just then, a page may stay on the server until its slot is written again.
+    /// just then, a page may stay on the server until its slot is written again; and what the server has received of the
+    /// old connection and not yet handled may, in the worst case, discard a page that was stored just after the cut,
+    /// which then reads as [`PageError::Missing`]: DISCARD carries no version.
     pub fn discard(&mut self, slots: &[Slot]) {
         self.refresh();
         let now = self.now();

@@ -5,7 +5,7 @@
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -96,6 +96,12 @@ impl Stream {
     /// Whether [`Stream::flush`] has something to do once the socket is writable.
     pub(crate) fn wants_write(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+
+    /// Closes it and takes back what the kernel has not sent yet: it must not arrive after what a later connection sends.
+    pub(crate) fn abort(self) {
+        // Where this is refused, the socket is none that sends anything after its end.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
     }
 
     /// Whether a short [`Stream::recv`] means that there is no more for now.
