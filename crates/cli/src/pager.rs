@@ -18,6 +18,7 @@ use rackmem_pager::PagerConfig;
 use rackmem_uapi::inherited::take_descriptor;
 
 use crate::options::FarOptions;
+use crate::process::{self, Process};
 use crate::{logging, style, token};
 
 /// Serves the page faults of a process
@@ -52,12 +53,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         Err(error) => {
             let line = serde_json::json!({ "error": style::sentence(&error) });
-            // Where somebody waits, they tell the user; where nobody does any more, the log is what is left.
-            File::from(report).write_all(format!("{line}\n").as_bytes()).map_err(|_| error)?;
+            let told = File::from(report).write_all(format!("{line}\n").as_bytes());
+            // Where somebody waits, they tell the user. Where nobody does any more, the log is what is left, unless
+            // the program was merely faster than its pager.
+            if told.is_err() && !has_ended(arguments.pid) {
+                return Err(error);
+            }
             let _ = fs::remove_file(&arguments.log);
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+fn has_ended(pid: u32) -> bool {
+    matches!(process::read(pid), Ok(None | Some(Process { is_zombie: true, .. })))
 }
 
 fn serve(arguments: &Arguments, ready: OwnedFd) -> anyhow::Result<()> {

@@ -154,11 +154,14 @@ impl Wrapper {
 
     /// Ends a child that has not run an instruction of the program under far memory.
     fn abandon(&self, reason: String) -> anyhow::Result<Outcome> {
-        // The exec itself may have failed; the child has then said why, and its code is the answer.
-        if let Some(end @ End::Exited(_)) = self.ward.attend()? {
-            return Ok(Outcome::Ended(end));
+        match self.ward.attend()? {
+            // The exec itself may have failed; the child has then said why, and its code is the answer.
+            Some(end @ End::Exited(_)) => return Ok(Outcome::Ended(end)),
+            Some(End::Killed(signal)) => {
+                return Ok(Outcome::NotStarted(format!("signal {signal} killed it at its start; {reason}")));
+            }
+            None => self.ward.kill(),
         }
-        self.ward.kill();
         self.ward.wait()?;
         Ok(Outcome::NotStarted(reason))
     }
