@@ -74,14 +74,13 @@ impl Connection {
         self.stream.set_send_timeout(self.store.limits.send)?;
         let deadline = Instant::now() + self.store.limits.greeting;
         while !self.session.is_serving() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if deadline <= Instant::now() {
                 return Err(Ended::Silent);
             }
-            self.stream.set_receive_timeout(Some(left))?;
+            self.stream.set_receive_deadline(Some(deadline))?;
             self.step(draining)?;
         }
-        self.stream.set_receive_timeout(None)?;
+        self.stream.set_receive_deadline(None)?;
         loop {
             self.step(draining)?;
         }

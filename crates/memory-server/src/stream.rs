@@ -20,6 +20,7 @@ pub(crate) struct Stream {
     socket: Arc<OwnedFd>,
     tls: Option<Tls>,
     rhythm: Rhythm,
+    deadline: Option<Instant>,
 }
 
 struct Tls {
@@ -36,14 +37,14 @@ const LINGER: Duration = Duration::from_millis(500);
 
 impl Stream {
     pub(crate) fn plain(socket: Arc<OwnedFd>) -> Self {
-        Self { socket, tls: None, rhythm: Rhythm::default() }
+        Self { socket, tls: None, rhythm: Rhythm::default(), deadline: None }
     }
 
     pub(crate) fn tls(socket: Arc<OwnedFd>, mut connection: ServerConnection) -> Self {
         // A batch is bounded already.
         connection.set_buffer_limit(None);
         let tls = Some(Tls { connection, scratch: vec![0; TLS_CHUNK] });
-        Self { socket, tls, rhythm: Rhythm::default() }
+        Self { socket, tls, rhythm: Rhythm::default(), deadline: None }
     }
 
     /// Gives up sending when the client takes nothing for so long.
@@ -51,9 +52,14 @@ impl Stream {
         Ok(set_socket_timeout(&*self.socket, Timeout::Send, Some(time))?)
     }
 
-    /// Gives up receiving when nothing comes for so long.
-    pub(crate) fn set_receive_timeout(&self, time: Option<Duration>) -> io::Result<()> {
-        Ok(set_socket_timeout(&*self.socket, Timeout::Recv, time)?)
+    /// Gives up receiving at this time, also when bytes of a handshake come one by one.
+    pub(crate) fn set_receive_deadline(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        self.deadline = deadline;
+        // The kernel takes no timeout of zero for one.
+        let left = |deadline: Instant| {
+            deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+        };
+        Ok(set_socket_timeout(&*self.socket, Timeout::Recv, deadline.map(left))?)
     }
 
     /// Waits for bytes and takes what is there; 0 at the end of the stream.
@@ -73,6 +79,9 @@ impl Stream {
                 // A peer that just closes is no attack here: every frame tells its length.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 result => return result,
+            }
+            if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(io::ErrorKind::WouldBlock.into());
             }
             if connection.read_tls(&mut socket)? == 0 {
                 return Ok(0);
@@ -124,10 +133,9 @@ impl Stream {
     pub(crate) fn linger(&mut self) {
         let deadline = Instant::now() + LINGER;
         let mut waste = [0; 4096];
-        while let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
-        {
-            let timeout_is_set = self.set_receive_timeout(Some(left)).is_ok();
-            if !timeout_is_set || !matches!(Socket(&self.socket).read(&mut waste), Ok(1..)) {
+        while Instant::now() < deadline {
+            let deadline_is_set = self.set_receive_deadline(Some(deadline)).is_ok();
+            if !deadline_is_set || !matches!(Socket(&self.socket).read(&mut waste), Ok(1..)) {
                 return;
             }
         }

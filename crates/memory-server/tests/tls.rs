@@ -5,9 +5,11 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use common::{Client, Running, tcp_config};
 use rackmem_memory_server::{Server, ServerConfig, ServerError, Shutdown, TlsFiles};
@@ -100,6 +102,23 @@ impl Client<TcpStream> {
         // The connection may be reset, since the server did not read all that was sent.
         let _ = std::io::Read::read_to_end(&mut self.stream, &mut answer);
         !answer.starts_with(b"RKMP")
+    }
+}
+
+#[test]
+fn a_handshake_byte_by_byte_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let tls = Some(Authority::new(directory.path()).files("server"));
+    let mut config = ServerConfig { tls, ..tcp_config(10) };
+    config.limits.greeting = Duration::from_millis(200);
+    let running = Running::new(&config);
+    let mut stream = running.connect().stream;
+    // The beginning of a handshake record of 512 bytes.
+    stream.write_all(&[22, 3, 1, 2, 0]).unwrap();
+    let begin = Instant::now();
+    while stream.write_all(&[1]).is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(5), "the server listens for ever");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
