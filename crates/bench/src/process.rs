@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +21,9 @@ const START_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// How long a child may take to end after SIGTERM before it is killed.
 const END_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long a workload may run. The longest takes half a minute; one that takes this long is stuck.
+const WORKLOAD_TIME_MAX: Duration = Duration::from_secs(180);
 
 const POLL: Duration = Duration::from_millis(10);
 
@@ -101,15 +105,19 @@ fn end(child: &mut Child) -> Result<()> {
         }
         thread::sleep(POLL);
     }
-    child.kill()?;
+    // The whole group: what the child started must not outlive it.
+    rustix::process::kill_process_group(pid, Signal::KILL)?;
     child.wait()?;
     Ok(())
 }
 
-/// A workload: a child that says `ready`, is led by lines, and reports JSON on its last line.
+/// A workload: a child that says `ready`, is led by lines, and reports JSON on its last line. One that is stuck is ended,
+/// which its reader meets as the end of its output.
 #[derive(Debug)]
 pub(crate) struct Workload {
     daemon: Daemon,
+    /// Dropped with the workload, which ends the watch over it.
+    _watched: Sender<()>,
     input: std::process::ChildStdin,
     output: BufReader<std::process::ChildStdout>,
 }
@@ -121,7 +129,15 @@ impl Workload {
             let mut child = daemon.child.lock().unwrap_or_else(PoisonError::into_inner);
             (child.stdin.take().context("no pipe")?, child.stdout.take().context("no pipe")?)
         };
-        Ok(Self { daemon, input, output: BufReader::new(output) })
+        let (watched, ended) = mpsc::channel();
+        let (child, name) = (Arc::clone(&daemon.child), daemon.name.clone());
+        thread::spawn(move || {
+            if ended.recv_timeout(WORKLOAD_TIME_MAX) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("{name} is stuck and is ended");
+                let _ = end(&mut child.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+        });
+        Ok(Self { daemon, _watched: watched, input, output: BufReader::new(output) })
     }
 
     /// Waits for `ready`.

@@ -85,9 +85,9 @@ fn redis(product: &Product, server: &MemoryServer) -> Result<Outcome> {
     }
     step.end("written");
     let mut checks = check_all("Redis: read back, check every value", &mut redis, &live)?;
-    let stats = product.stats(pid)?.context("Redis is not in `rackmem ps`")?;
     snapshot(&mut redis, &live)?;
     checks += check_all("Redis: check again after the snapshot", &mut redis, &live)?;
+    let stats = product.stats(pid)?.context("Redis is not in `rackmem ps`")?;
     let time = start.elapsed();
     drop((live, redis, daemon));
 
