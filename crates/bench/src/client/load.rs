@@ -1,5 +1,6 @@
 //! A pipelined load of page reads or writes on a server: how many it answers in a second.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -30,7 +31,10 @@ pub(crate) struct Args {
     /// Pages to choose from.
     #[arg(long, default_value_t = 16384, value_parser = clap::value_parser!(u32).range(1024..=1 << 20))]
     pages: u32,
-    /// Requests in one batch; two batches are in flight.
+    /// Batches in flight.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=16))]
+    in_flight: u32,
+    /// Requests in one batch.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=256))]
     batch: u32,
     /// Seconds to measure.
@@ -72,20 +76,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let send = |store: &mut dyn PageStore, batch: &[u32]| {
         if args.writes { store.send_writes(batch, &mut content) } else { store.send_reads(batch) }
     };
+    let mut waiting = VecDeque::new();
+    for _ in 0..args.in_flight {
+        let batch = batch_of();
+        send(store.as_mut(), &batch)?;
+        waiting.push_back(batch);
+    }
     let (start, limit) = (Instant::now(), Duration::from_secs_f64(args.seconds));
-    let mut waiting = batch_of();
-    send(store.as_mut(), &waiting)?;
     let mut pages = 0;
     while start.elapsed() < limit {
+        let Some(batch) = waiting.pop_front() else { break };
+        if args.writes {
+            store.take_writes(&batch)?;
+        } else {
+            store.take_reads(&batch, &mut check)?;
+        }
+        pages += batch.len() as u64;
         let next = batch_of();
         send(store.as_mut(), &next)?;
-        if args.writes {
-            store.take_writes(&waiting)?;
-        } else {
-            store.take_reads(&waiting, &mut check)?;
-        }
-        pages += waiting.len() as u64;
-        waiting = next;
+        waiting.push_back(next);
     }
     let per_second = pages as f64 / start.elapsed().as_secs_f64();
     crate::workload::report(&Report { pages, per_second })
