@@ -4,9 +4,11 @@
 
 use std::fmt;
 use std::fs;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::Args;
+use rackmem_uapi::uffd;
 use rustix::fs::Access;
 use serde::Serialize;
 
@@ -40,6 +42,8 @@ pub(crate) struct Facts {
     pub(crate) unprivileged_userfaultfd: Option<u8>,
     /// `/dev/userfaultfd` can be opened by this user.
     pub(crate) device: bool,
+    /// The kernel lets this process ask for the forks of a program whose faults it resolves.
+    pub(crate) fork_events: bool,
 }
 
 /// One thing examined.
@@ -103,6 +107,9 @@ impl Facts {
             ptrace_scope: number("/proc/sys/kernel/yama/ptrace_scope"),
             unprivileged_userfaultfd: number("/proc/sys/vm/unprivileged_userfaultfd"),
             device: rustix::fs::access("/dev/userfaultfd", Access::READ_OK | Access::WRITE_OK).is_ok(),
+            fork_events: uffd::create(uffd::USER_MODE_ONLY)
+                .and_then(|probe| uffd::api(probe.as_fd(), uffd::feature::EVENT_FORK))
+                .is_ok(),
         })
     }
 }
@@ -182,74 +189,36 @@ fn tracing(facts: &Facts) -> Finding {
             "kernel.yama.ptrace_scope is 3: nobody may attach to any process until the next boot",
             Some("set kernel.yama.ptrace_scope to 1 in /etc/sysctl.d and boot again"),
         ),
-        _ if facts.may_trace_all => finding(Verdict::Good, "processes of all users (CAP_SYS_PTRACE)", None),
-        Some(2) => finding(
+        // The kernel tells of a program's forks only who has the capability, and a fork that is not seen would
+        // read zeros where its far pages should be.
+        _ if !facts.may_trace_all => finding(
             Verdict::Missing,
-            "kernel.yama.ptrace_scope is 2: only with CAP_SYS_PTRACE may one attach to a process",
+            "rackmem may not enter programs and follow their forks: CAP_SYS_PTRACE is missing",
             Some(GRANT_CAPABILITY),
         ),
-        Some(1) => finding(
-            Verdict::Limited,
-            "'run' works, 'attach' does not: kernel.yama.ptrace_scope is 1, and CAP_SYS_PTRACE is missing",
-            Some(
-                "sudo sysctl -w kernel.yama.ptrace_scope=0   (or, for processes of all users: sudo setcap cap_sys_ptrace+ep $(command -v rackmem))",
-            ),
+        _ if !facts.fork_events => finding(
+            Verdict::Missing,
+            "the kernel does not let rackmem follow a program's forks: CAP_SYS_PTRACE counts only outside of user \
+             namespaces, and this looks like one",
+            Some("run rackmem on the host, or start the container with --userns=host --cap-add=SYS_PTRACE"),
         ),
-        _ => finding(
-            Verdict::Limited,
-            "your own processes; for those of other users CAP_SYS_PTRACE is missing",
-            Some(GRANT_CAPABILITY),
-        ),
+        _ => finding(Verdict::Good, "processes of all users may be entered (CAP_SYS_PTRACE)", None),
     }
 }
 
 /// Why the facts forbid to attach to `target` (or to start a program, without one): the findings that stand in the way.
 pub(crate) fn obstacles(facts: &Facts, target: Option<&Process>) -> Vec<Finding> {
-    let mut findings = vec![kernel(facts)];
-    // The kernel asks whether the target itself may make a userfaultfd, so judge by its rights.
-    let target_facts = Facts {
-        may_trace_all: target.map_or(facts.may_trace_all, |target| target.may_trace_all),
-        ..facts.clone()
-    };
-    findings.push(userfaultfd_of(&target_facts, target));
-    findings.push(target.map_or_else(|| tracing_of_child(facts), |target| tracing_of(facts, target)));
+    // The kernel asks whether the target itself may make a userfaultfd, so judge by its rights. What `run` starts has
+    // those of root, but not those that a file capability gives to rackmem alone.
+    let may_trace_all = target.map_or(facts.may_trace_all && facts.user == 0, |target| target.may_trace_all);
+    let mut faults = userfaultfd(&Facts { may_trace_all, ..facts.clone() });
+    if faults.verdict == Verdict::Limited {
+        // Limited to programs with the right, which this one has.
+        faults.verdict = Verdict::Good;
+    }
+    let mut findings = vec![kernel(facts), faults, tracing(facts)];
     findings.retain(|finding| finding.verdict == Verdict::Missing);
     findings
-}
-
-fn tracing_of_child(facts: &Facts) -> Finding {
-    let finding = tracing(facts);
-    // A child declares its pager as its tracer, so the limits on other processes do not matter.
-    let verdict = if finding.verdict == Verdict::Limited { Verdict::Good } else { finding.verdict };
-    Finding { verdict, ..finding }
-}
-
-fn tracing_of(facts: &Facts, target: &Process) -> Finding {
-    let finding = tracing(facts);
-    if finding.verdict != Verdict::Limited {
-        return finding;
-    }
-    if target.user != facts.user || target.may_trace_all {
-        let text = format!("it is in the hands of user {}, and CAP_SYS_PTRACE is missing", target.user);
-        return Finding {
-            verdict: Verdict::Missing,
-            text,
-            allow: Some(GRANT_CAPABILITY.to_owned()),
-            ..finding
-        };
-    }
-    let verdict = if facts.ptrace_scope.unwrap_or(0) == 0 { Verdict::Good } else { Verdict::Missing };
-    Finding { verdict, ..finding }
-}
-
-fn userfaultfd_of(facts: &Facts, target: Option<&Process>) -> Finding {
-    let mut finding = userfaultfd(facts);
-    let is_root =
-        target.is_some_and(|target| target.may_trace_all) || (target.is_none() && facts.may_trace_all);
-    if finding.verdict == Verdict::Limited && is_root {
-        finding.verdict = Verdict::Good;
-    }
-    finding
 }
 
 /// Findings as the way out of an error: one per line.
@@ -279,7 +248,12 @@ mod tests {
             ptrace_scope: Some(1),
             unprivileged_userfaultfd: Some(0),
             device: false,
+            fork_events: false,
         }
+    }
+
+    fn root() -> Facts {
+        Facts { user: 0, may_trace_all: true, fork_events: true, ..user() }
     }
 
     fn target(user: u32) -> Process {
@@ -300,30 +274,36 @@ mod tests {
 
     #[test]
     fn root_lacks_nothing_for_its_own() {
-        let root = Facts { user: 0, may_trace_all: true, ..user() };
-        assert_eq!(subjects(&root, None), [""; 0]);
-        assert_eq!(subjects(&root, Some(&target(0))), [""; 0]);
-        assert!(examine(&root).iter().all(|finding| finding.verdict != Verdict::Missing));
+        assert_eq!(subjects(&root(), None), [""; 0]);
+        assert_eq!(subjects(&root(), Some(&target(0))), [""; 0]);
+        assert!(examine(&root()).iter().all(|finding| finding.verdict != Verdict::Missing));
+    }
+
+    #[test]
+    fn a_program_without_rights_needs_the_sysctl_or_the_device() {
+        assert_eq!(subjects(&root(), Some(&target(33))), ["userfaultfd"]);
+        assert_eq!(subjects(&Facts { device: true, ..root() }, Some(&target(33))), [""; 0]);
+        let sysctl = Facts { unprivileged_userfaultfd: Some(1), ..root() };
+        assert_eq!(subjects(&sysctl, Some(&target(33))), [""; 0]);
+        // rackmem with a file capability, run by a user: its children do not have it.
+        assert_eq!(subjects(&Facts { user: 1000, ..root() }, None), ["userfaultfd"]);
     }
 
     #[test]
     fn a_user_learns_each_thing_that_is_missing() {
-        assert_eq!(subjects(&user(), None), ["userfaultfd"]);
+        assert_eq!(subjects(&user(), None), ["userfaultfd", "tracing"]);
         assert_eq!(subjects(&user(), Some(&target(1000))), ["userfaultfd", "tracing"]);
-        let open = Facts { unprivileged_userfaultfd: Some(1), ptrace_scope: Some(0), ..user() };
-        assert_eq!(subjects(&open, Some(&target(1000))), [""; 0]);
-        assert_eq!(subjects(&open, Some(&target(33))), ["tracing"]);
-        assert_eq!(subjects(&open, Some(&target(0))), ["tracing"]);
-        let device = Facts { device: true, ..user() };
-        assert_eq!(subjects(&device, None), [""; 0]);
+        let sysctl = Facts { unprivileged_userfaultfd: Some(1), ..user() };
+        assert_eq!(subjects(&sysctl, Some(&target(1000))), ["tracing"]);
+        assert_eq!(subjects(&Facts { may_trace_all: true, fork_events: true, ..sysctl }, None), [""; 0]);
     }
 
     #[test]
-    fn locked_down_and_old_kernels_are_named() {
-        let locked = Facts { ptrace_scope: Some(3), may_trace_all: true, user: 0, ..user() };
-        assert_eq!(subjects(&locked, None), ["tracing"]);
-        let old = Facts { kernel: "5.15.0".to_owned(), may_trace_all: true, user: 0, ..user() };
-        assert_eq!(subjects(&old, None), ["kernel"]);
+    fn locked_down_contained_and_old_machines_are_named() {
+        assert_eq!(subjects(&Facts { ptrace_scope: Some(3), ..root() }, None), ["tracing"]);
+        assert_eq!(subjects(&Facts { ptrace_scope: Some(2), ..root() }, None), [""; 0]);
+        assert_eq!(subjects(&Facts { fork_events: false, ..root() }, None), ["tracing"]);
+        assert_eq!(subjects(&Facts { kernel: "5.15.0".to_owned(), ..root() }, None), ["kernel"]);
         assert_eq!(version("6.18.44-fc"), Some((6, 18)));
         assert_eq!(version("6.1"), Some((6, 1)));
     }

@@ -10,7 +10,6 @@ use std::process::{Command, ExitCode};
 
 use clap::Args;
 use rackmem_uapi::inherited::take_descriptor;
-use rustix::process::{PTracer, Pid, set_ptracer};
 
 use crate::program::EXIT_NOT_EXECUTABLE;
 
@@ -30,15 +29,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let Ok(pipe) = take_descriptor(arguments.fd) else { return ExitCode::FAILURE };
-    // Where Yama lets only parents trace, a process may still choose its tracer. The pager is a sibling whose id is
-    // not known yet; without Yama the call fails, and is not needed.
-    let _ = set_ptracer(PTracer::Any);
-    let mut pager = [0; 4];
-    if File::from(pipe).read_exact(&mut pager).is_err() {
+    if File::from(pipe).read_exact(&mut [0]).is_err() {
         return ExitCode::FAILURE;
-    }
-    if let Some(pager) = Pid::from_raw(i32::from_le_bytes(pager)) {
-        let _ = set_ptracer(PTracer::ProcessID(pager));
     }
     let (name, rest) =
         arguments.program.split_first().map_or_else(Default::default, |(name, rest)| (name.clone(), rest));

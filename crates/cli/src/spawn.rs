@@ -88,10 +88,6 @@ pub(crate) fn spawn(
 }
 
 impl StartingPager {
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Blocks for the next report. The end of the pager is a failure.
     pub(crate) fn next(&mut self) -> Report {
         let mut bytes = [0; 4096];
