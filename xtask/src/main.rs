@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{become_program, build_release, release_program};
+use crate::commands::{become_program, build_release, release_program, root};
 
 /// Sets up, tests, shows and measures rackmem
 #[derive(Parser)]
@@ -80,5 +80,5 @@ fn dispatch(command: Command) -> Result<()> {
 fn bench_program(subcommand: &str, options: &[String]) -> Result<()> {
     build_release()?;
     let program = release_program("rackmem-bench")?;
-    become_program(std::process::Command::new(program).arg(subcommand).args(options))
+    become_program(std::process::Command::new(program).current_dir(root()?).arg(subcommand).args(options))
 }
