@@ -202,10 +202,8 @@ pub(crate) fn wait(thread: Pid, timeout: Option<Duration>) -> io::Result<WaitSta
     loop {
         match waitpid(thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG))? {
             WaitStatus::StillAlive if begin.elapsed() > timeout => return Err(io::ErrorKind::TimedOut.into()),
-            WaitStatus::StillAlive if begin.elapsed() > Duration::from_millis(2) => {
-                std::thread::sleep(Duration::from_micros(100));
-            }
-            WaitStatus::StillAlive => std::thread::yield_now(),
+            // Not a yield: where all CPUs are busy, one who slept is let in first.
+            WaitStatus::StillAlive => std::thread::sleep(Duration::from_micros(20)),
             status => return Ok(status),
         }
     }

@@ -147,7 +147,12 @@ fn limit_set(shared: &Shared, limit: Bytes) -> Result<(), String> {
     if limit < LIMIT_MIN {
         return Err(PagerError::LimitTooSmall(limit).to_string());
     }
-    shared.lock().limit = limit.pages();
+    {
+        let mut core = shared.lock();
+        core.limit = limit.pages();
+        core.ceiling = 0;
+        core.ceiling_raise();
+    }
     shared.evict.notify_one();
     shared.wake_server();
     // Growing is immediate; shrinking takes as long as the pages take to leave.

@@ -71,6 +71,9 @@ pub(crate) struct Core {
     pub(crate) warnings: Vec<String>,
     /// The local limit, in pages.
     pub(crate) limit: u64,
+    /// Faults wait for room above this many local pages. It is the limit, except while memory that was found at once (an
+    /// attach, a lowered limit) is leaving: then it comes down with it, so that nobody waits for all of that.
+    pub(crate) ceiling: u64,
     /// Pages in targets, the leaving ones included.
     pub(crate) resident: u64,
     /// Pages that are only far, the fetched ones included.
@@ -122,6 +125,7 @@ impl Core {
             journal,
             warnings: Vec::new(),
             limit,
+            ceiling: limit,
             resident: 0,
             far: 0,
             lost: 0,
@@ -150,9 +154,19 @@ impl Core {
         (self.limit / 32).clamp(64, 8192).min(self.limit / 4)
     }
 
+    /// Memory was found, or the limit lowered: faults need not wait until all of it has left.
+    pub(crate) fn ceiling_raise(&mut self) {
+        self.ceiling = self.ceiling.max(self.local() + self.headroom()).max(self.limit);
+    }
+
+    /// Memory has left.
+    pub(crate) fn ceiling_lower(&mut self) {
+        self.ceiling = self.ceiling.min(self.local() + self.headroom()).max(self.limit);
+    }
+
     /// Whether faults must wait for the evictor.
     pub(crate) fn is_full(&self) -> bool {
-        self.local() >= self.limit && !self.far_full && !self.stuck && self.hold == 0
+        self.local() >= self.ceiling && !self.far_full && !self.stuck && self.hold == 0
     }
 
     pub(crate) fn space(&self, id: SpaceId) -> Option<&Space> {
@@ -372,7 +386,7 @@ impl Core {
         };
         let in_chunk = u64::from(CHUNK_PAGES - page.0 % CHUNK_PAGES);
         let wish = if self.table.fills(page) == 0 { FIRST_PAGES } else { u64::from(CHUNK_PAGES) };
-        let room = self.limit.saturating_sub(self.local());
+        let room = self.ceiling.saturating_sub(self.local());
         let most = in_chunk.min((region.end - address) / PAGE).min(wish).min(room).max(1);
         (1..most).find(|&i| self.table.get(PageRef(page.0 + i as u32)).state != State::Empty).unwrap_or(most)
     }

@@ -93,6 +93,7 @@ impl<'a> Evictor<'a> {
     fn step(&mut self) -> bool {
         self.grow();
         let mut core = self.shared.lock();
+        core.ceiling_lower();
         let watched = core.watched_page();
         if core.hold > 0 || (core.local() + core.headroom() <= core.limit && watched.is_none()) {
             self.discards.append(&mut core.discards);
@@ -348,6 +349,7 @@ impl<'a> Evictor<'a> {
     fn grow(&mut self) {
         let core = self.shared.lock();
         let enough = core.slots.free() >= SLOTS_LOW || core.local() + 2 * core.headroom() <= core.limit;
+        let enough = enough && (core.watched.is_none() || core.slots.free() >= SLOTS_LOW);
         let full = core.far_full;
         drop(core);
         if enough || (full && !self.shared.far_retry()) {

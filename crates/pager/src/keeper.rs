@@ -312,6 +312,7 @@ fn take_in(shared: &Shared, id: SpaceId, map: &PageMap, range: std::ops::Range<u
                     core.became_resident(page, entry, Admission::Found);
                 }
             }
+            core.ceiling_raise();
         }
         drop(core);
         start = end;

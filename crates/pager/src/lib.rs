@@ -78,6 +78,9 @@ pub struct PagerConfig {
 /// The smallest local limit: a few batches, below which a program would do nothing but wait.
 pub const LIMIT_MIN: Bytes = Bytes(4 << 20);
 
+/// Priority of the pager's threads: before ordinary programs, behind whatever an administrator put first.
+const NICE: i32 = -10;
+
 /// What the threads of a pager share.
 pub(crate) struct Shared {
     core: Mutex<Core>,
@@ -142,6 +145,8 @@ pub fn run(config: PagerConfig) -> Result<(), PagerError> {
     if config.limit < LIMIT_MIN {
         return Err(PagerError::LimitTooSmall(config.limit));
     }
+    // A fault is on the program's critical path, as one of the kernel's own would be. Refused without privilege.
+    let _ = rustix::process::setpriority_process(None, NICE);
     let probes = Probes::ask(&config.without)?;
     check(config.pid, config.exec)?;
     let far = FarMemory::connect(config.far)?;

@@ -102,14 +102,18 @@ impl<'a> Server<'a> {
                 return Ok(());
             }
             let mut core = self.shared.lock();
+            let mut port_ready = false;
             for event in &ready {
                 match event.data.u64() {
                     WAKE_KEY => self.take_wake(&mut core),
-                    key if key & PORT_KEY != 0 => {}
+                    PORT_KEY => port_ready = true,
                     key => core = self.take_messages(core, key as SpaceId),
                 }
             }
-            core = self.take_pages(core);
+            // Transports that read in place have their answers at once, and say so by a deadline that has come.
+            if port_ready || self.port.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
+                core = self.take_pages(core);
+            }
             core = self.take_retries(core);
             if self.shared.detaching.load(Relaxed) {
                 self.bring_home(&mut core);
@@ -499,9 +503,6 @@ impl<'a> Server<'a> {
 
     /// Receives pages and installs them.
     fn take_pages(&mut self, mut core: MutexGuard<'a, Core>) -> MutexGuard<'a, Core> {
-        if self.port.in_flight() == 0 && self.port.deadline().is_none() {
-            return core;
-        }
         let (fetches, free, retries) = (&mut self.fetches, &mut self.free, &mut self.retries);
         let mut lost = Vec::new();
         self.port.advance(Instant::now(), &mut |event| match event {
