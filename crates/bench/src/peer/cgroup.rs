@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -14,11 +16,18 @@ use crate::undo::{self, Undo};
 /// The group of a process that has just ended stays busy for a moment.
 const REMOVE_TRIES: u32 = 100;
 
+/// While slow swap writes are under way, the kernel may find nothing to reclaim in a group and call that out of memory. With
+/// cgroup v1 the program can be made to wait instead of being killed; then it gets so much more for so long.
+const RELIEF: Bytes = Bytes(4 << 20);
+const RELIEF_INTERVAL: Duration = Duration::from_millis(5);
+
 /// A memory control group, removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct MemoryGroup {
     path: PathBuf,
     members: &'static str,
+    /// Ends the watch for programs that wait for memory.
+    removed: Arc<AtomicBool>,
     _undo: Undo,
 }
 
@@ -44,9 +53,15 @@ impl MemoryGroup {
             .with_context(|| format!("could not make the control group {}; run as root", path.display()))?;
         let same = path.clone();
         let undo = undo::later(format!("remove {}", path.display()), move || remove(&same));
-        let group = Self { path, members, _undo: undo };
-        fs::write(group.path.join(limit_file), limit.0.to_string())
+        let group = Self { path, members, removed: Arc::default(), _undo: undo };
+        let limit_file = group.path.join(limit_file);
+        fs::write(&limit_file, limit.0.to_string())
             .with_context(|| format!("could not limit memory to {limit}"))?;
+        let control = group.path.join("memory.oom_control");
+        if fs::write(&control, "1").is_ok() {
+            let removed = Arc::clone(&group.removed);
+            thread::spawn(move || relieve(&control, &limit_file, limit, &removed));
+        }
         Ok(group)
     }
 
@@ -58,6 +73,27 @@ impl MemoryGroup {
             .arg(self.path.join(self.members))
             .arg(program);
         command
+    }
+}
+
+/// Lets programs go on that wait for memory although swap has room.
+fn relieve(control: &Path, limit_file: &Path, limit: Bytes, removed: &AtomicBool) {
+    while !removed.load(Ordering::Relaxed) {
+        thread::sleep(RELIEF_INTERVAL);
+        if fs::read_to_string(control).is_ok_and(|state| state.contains("under_oom 1")) {
+            // Either may fail while the group is being removed, or while writes are still under way: then the next time.
+            let _ = fs::write(limit_file, (limit.0 + RELIEF.0).to_string());
+            thread::sleep(RELIEF_INTERVAL);
+        }
+        if fs::read_to_string(limit_file).is_ok_and(|now| now.trim() != limit.0.to_string()) {
+            let _ = fs::write(limit_file, limit.0.to_string());
+        }
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        self.removed.store(true, Ordering::Relaxed);
     }
 }
 
