@@ -14,9 +14,9 @@ const NATIVE: Duration = Duration::from_secs(30);
 /// With a tenth of its memory local it may take this long; far more is a hang.
 const MANAGED: Duration = Duration::from_secs(60);
 
-/// Resident memory that may lie above the local limit for most of the time: stacks are not managed, and eviction works
-/// in batches.
-const ABOVE_LIMIT_KIB: u64 = 8 << 10;
+/// Resident memory that may lie above the local limit for most of the time: stacks and private copies of file pages
+/// are not managed (Java maps 12 MiB of class data so), and eviction works in batches.
+const ABOVE_LIMIT_KIB: u64 = 16 << 10;
 
 /// Resident memory that may lie above the local limit at any moment: a new mapping is managed only once it is found, and
 /// fresh memory fills at gigabytes a second.

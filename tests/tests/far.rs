@@ -47,13 +47,8 @@ fn a_kernel_without_move_is_enough() {
 }
 
 #[test]
-fn a_kernel_without_own_process_madvise_is_enough() {
-    check_without(&["--without", "process-madvise"]);
-}
-
-#[test]
 fn a_kernel_with_none_of_the_newer_features_is_enough() {
-    check_without(&["--without", "move", "--without", "process-madvise", "--without", "poison"]);
+    check_without(&["--without", "move", "--without", "poison"]);
 }
 
 #[test]

@@ -17,9 +17,9 @@ fn stress_ng(method: &str, operations: u32) -> Case {
 
 at_every_limit! {
     /// Every bit is set and cleared in random places.
-    random_places => stress_ng("rand-set", 40_000);
+    random_places => stress_ng("rand-set", 20_000);
     /// Numbers move from page to page.
-    moving => stress_ng("move-inv", 40_000);
+    moving => stress_ng("move-inv", 20_000);
     /// Patterns run through memory in both directions.
-    galloping => stress_ng("galpat-0", 40_000);
+    galloping => stress_ng("galpat-0", 4_000);
 }
