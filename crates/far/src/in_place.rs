@@ -85,18 +85,29 @@ impl InPlace {
         Ok(())
     }
 
-    /// Forgets `count` pages from `first` on and gives their memory back.
-    pub(crate) fn discard(&self, first: u64, count: u64) {
-        let count = count.min(self.pages.saturating_sub(first));
-        for page in first..first + count {
-            if let Some((_, meta)) = self.offsets(page) {
-                self.memory.word(meta).store(0, Ordering::Release);
+    /// Forgets those of `count` pages from `first` on whose version is at most `up_to`, and gives their memory back.
+    pub(crate) fn discard(&self, first: u64, count: u64, up_to: PageVersion) {
+        let end = first.saturating_add(count).min(self.pages);
+        let mut page = first.min(end);
+        while page < end {
+            let run = (page..end).take_while(|page| self.forget(*page, up_to)).count() as u64;
+            if let Some((data, _)) = self.offsets(page) {
+                // If the kernel refuses, the memory stays taken until the slot is used again; nothing is wrong with it.
+                let _ = self.memory.punch_hole(data, run as usize * PAGE_SIZE);
             }
+            page += run + 1;
         }
-        if let Some((data, _)) = self.offsets(first) {
-            // If the kernel refuses, the memory stays taken until the slot is used again; nothing is wrong with it.
-            let _ = self.memory.punch_hole(data, count as usize * PAGE_SIZE);
+    }
+
+    /// Makes a page absent, unless its version is higher than `up_to`. Its memory stays.
+    fn forget(&self, page: u64, up_to: PageVersion) -> bool {
+        let Some((_, meta)) = self.offsets(page) else { return false };
+        let version = self.memory.word(meta);
+        let goes = u64::from_le(version.load(Ordering::Acquire)) <= up_to;
+        if goes {
+            version.store(0, Ordering::Release);
         }
+        goes
     }
 
     fn offsets(&self, page: u64) -> Option<(usize, usize)> {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rackmem_types::{PageData, Slot};
+use rackmem_types::{PageData, PageVersion, Slot};
 use rackmem_wire::{FRAME_BYTES_MAX, PAGES_PER_FRAME_MAX, PageRange, Request, U64, WriteRecord, write_head};
 
 use crate::answers::Trouble;
@@ -160,7 +160,14 @@ impl Link {
         self.pump(now);
     }
 
-    pub(crate) fn discard(&mut self, table: &Table, extent: usize, slots: &[Slot], now: Instant) {
+    pub(crate) fn discard(
+        &mut self,
+        table: &Table,
+        extent: usize,
+        slots: &[Slot],
+        up_to: PageVersion,
+        now: Instant,
+    ) {
         let place = &table.extents[extent];
         let dropped = slots.iter().filter(|slot| place.note_discarded(**slot)).count();
         self.host().note_used(0, dropped);
@@ -174,14 +181,14 @@ impl Link {
         {
             let ranges = batch.iter().map(|run| (place.page(run[0]), run.len() as u64));
             if let Some(memory) = &place.memory {
-                ranges.for_each(|(first, count)| memory.discard(first, count));
+                ranges.for_each(|(first, count)| memory.discard(first, count, up_to));
                 continue;
             }
             let ranges: Vec<_> = ranges.map(|(first, count)| PageRange::new(first, count)).collect();
             self.open(table, extent);
             let (index, id) = self.flights.issue(Kind::Discard, extent, 0);
             let frame = &mut self.flights.get_mut(index).frame;
-            Request::Discard { segment: place.segment, ranges: &ranges }.encode(id, frame);
+            Request::Discard { segment: place.segment, up_to, ranges: &ranges }.encode(id, frame);
         }
         self.pump(now);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rackmem_types::Slot;
+use rackmem_types::{PageVersion, Slot};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::error::FarError;
@@ -84,17 +84,17 @@ impl Port {
         }
     }
 
-    /// Forgets pages; there is no answer. It is ordered with the other requests of this port. If a connection breaks
-    /// just then, a page may stay on the server until its slot is written again; and what the server has received of the
-    /// old connection and not yet handled may, in the worst case, discard a page that was stored just after the cut,
-    /// which then reads as [`PageError::Missing`]: DISCARD carries no version.
-    pub fn discard(&mut self, slots: &[Slot]) {
+    /// Forgets pages whose version is at most `up_to`; there is no answer. It is ordered with the other requests of this
+    /// port. If a connection breaks just then, a page may stay on the server until its slot is written again, or the
+    /// server may come to the discard only later, after stores that this port sent on its next connection. `up_to` is
+    /// the fence between the two: give the newest version that was handed out *before* any of the slots was reused.
+    pub fn discard(&mut self, slots: &[Slot], up_to: PageVersion) {
         self.refresh();
         let now = self.now();
         let table = &self.table;
         for run in slots.chunk_by(|a, b| table.rmc.entry(*a) == table.rmc.entry(*b)) {
             if let Some(extent) = table.rmc.entry(run[0]) {
-                self.links[table.extents[extent].server].discard(table, extent, run, now);
+                self.links[table.extents[extent].server].discard(table, extent, run, up_to, now);
             }
         }
     }

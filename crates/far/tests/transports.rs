@@ -29,8 +29,15 @@ fn exercise(memory: &FarMemory) {
     assert_eq!((reads_failed, stores_failed), (0, 0));
     assert_eq!(memory.servers()[0].used_pages, u64::from(slots.end - slots.start));
 
+    let dropped = [Slot(slots.start), Slot(slots.start + 1), Slot(slots.start + 9)];
+    checked.round(&[slots.start + 1], &[]);
+    // What has been stored again since is newer than this discard, and stays.
+    checked.port.discard(&dropped, 1);
+    checked.round(&[], &[slots.start + 1]);
+    assert_eq!(checked.reads_failed, 0);
+    checked.port.discard(&dropped, u64::MAX);
+
     let port = &mut checked.port;
-    port.discard(&[Slot(slots.start), Slot(slots.start + 1), Slot(slots.start + 9)]);
     let mut events = Vec::new();
     port.read(&[
         ReadRequest { tag: 5, slot: Slot(slots.start + 1) },

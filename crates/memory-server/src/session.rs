@@ -16,7 +16,7 @@ use crate::batch::Batch;
 use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::spin::Spinners;
-use rackmem_types::PageData;
+use rackmem_types::{PageData, PageVersion};
 
 /// What all connections of a server share.
 #[derive(Debug)]
@@ -214,7 +214,7 @@ impl Session {
         match *request {
             Request::Read { segment, pages } => self.read(id, segment, pages, batch),
             Request::Write { segment, records, data } => self.write(id, segment, records, data, batch),
-            Request::Discard { segment, ranges } => self.discard(segment, ranges, batch),
+            Request::Discard { segment, up_to, ranges } => self.discard(segment, ranges, up_to, batch),
             Request::Ping => {
                 batch.answer(id, &Answer::Pong);
                 Ok(Flow::Next)
@@ -274,14 +274,20 @@ impl Session {
         Ok(Flow::Next)
     }
 
-    fn discard(&mut self, segment: u64, ranges: &[PageRange], batch: &Batch) -> Result<Flow, Refusal> {
+    fn discard(
+        &mut self,
+        segment: u64,
+        ranges: &[PageRange],
+        up_to: PageVersion,
+        batch: &Batch,
+    ) -> Result<Flow, Refusal> {
         let segment = find(&self.open, segment)?;
         let pages =
             ranges.iter().map(|range| range.first.get()..range.first.get().saturating_add(range.count.get()));
         if batch.holds(segment, pages) {
             return Ok(Flow::SendFirst);
         }
-        let discarded = segment.discard(ranges).map_err(|_| gone(segment.id()))?;
+        let discarded = segment.discard(ranges, up_to).map_err(|_| gone(segment.id()))?;
         self.store.metrics.pages_discarded.inc_by(discarded);
         Ok(Flow::Next)
     }

@@ -54,7 +54,7 @@ fn a_pipeline_is_served_in_order() {
         client.send(&Request::Write { segment, records: &records, data: &data });
         client.send(&Request::Read { segment, pages: &[7, 0, 1, 2].map(U64::new) });
     }
-    client.send(&Request::Discard { segment, ranges: &[PageRange::new(1, 100)] });
+    client.send(&Request::Discard { segment, up_to: u64::MAX, ranges: &[PageRange::new(1, 100)] });
     client.send(&Request::Read { segment, pages: &[0, 1].map(U64::new) });
     client.send(&Request::Ping);
     for version in 1..=40u8 {

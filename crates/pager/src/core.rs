@@ -203,6 +203,11 @@ impl Core {
         self.next_version
     }
 
+    /// The newest version handed out so far: every page that is stored has this one or a lower one.
+    pub(crate) fn version_newest(&self) -> PageVersion {
+        self.next_version
+    }
+
     pub(crate) fn badge(&mut self) -> u64 {
         self.next_badge += 1;
         self.next_badge

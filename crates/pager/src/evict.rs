@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rackmem_far::{Event as FarEvent, FarMemory, PageError, Port, WriteRequest};
 use rackmem_policy::{Admission, Eviction, PageRef};
-use rackmem_types::{PAGE_SIZE, PageData, PageHash, Slot, is_zero};
+use rackmem_types::{PAGE_SIZE, PageData, PageHash, PageVersion, Slot, is_zero};
 use rackmem_uapi::uffd;
 use std::os::fd::AsFd;
 
@@ -59,6 +59,8 @@ pub(crate) struct Evictor<'a> {
     pages: Vec<PageData>,
     stores: Vec<Store>,
     discards: Vec<Slot>,
+    /// The newest version when `discards` were taken: what is stored in these slots afterwards is newer.
+    discards_up_to: PageVersion,
     near: Option<Slot>,
 }
 
@@ -75,6 +77,7 @@ impl<'a> Evictor<'a> {
             pages: vec![[0; PAGE_SIZE]; BATCH_PAGES],
             stores: Vec::with_capacity(BATCH_PAGES),
             discards: Vec::new(),
+            discards_up_to: 0,
             near: None,
         }
     }
@@ -97,6 +100,7 @@ impl<'a> Evictor<'a> {
         let watched = core.watched_page();
         if core.hold > 0 || (core.local() + core.headroom() <= core.limit && watched.is_none()) {
             self.discards.append(&mut core.discards);
+            self.discards_up_to = core.version_newest();
             drop(core);
             self.send_discards();
             return false;
@@ -171,6 +175,7 @@ impl<'a> Evictor<'a> {
         if let Some(slot) = entry.slot.take() {
             core.slot_release(slot);
         }
+        self.discards_up_to = core.version_newest(); // before the version that a reused slot gets
         let slot = core.slots.allocate(None);
         entry.place = core.standby.push(page, &data, slot.is_some());
         entry.slot_valid = false;
@@ -185,8 +190,7 @@ impl<'a> Evictor<'a> {
                 data: &data,
             };
             self.discards.append(&mut core.discards);
-            self.port.discard(&self.discards);
-            self.discards.clear();
+            self.send_discards();
             self.port.write(&[request]);
         }
         core.table.set(page, entry);
@@ -239,6 +243,7 @@ impl<'a> Evictor<'a> {
             .map(|(outcome, page)| (*outcome == Outcome::Left && !is_zero(page)).then(|| PageHash::of(page)))
             .collect();
         let mut core = self.shared.lock();
+        self.discards_up_to = core.version_newest(); // before the versions that reused slots get
         self.stores.clear();
         for (index, hash) in hashes.into_iter().enumerate() {
             let (page, address) = self.batch[index];
@@ -320,7 +325,7 @@ impl<'a> Evictor<'a> {
     /// Slots that nobody owns are given up before any of them is written anew: both go through this port, in this order.
     fn send_discards(&mut self) {
         if !self.discards.is_empty() {
-            self.port.discard(&self.discards);
+            self.port.discard(&self.discards, self.discards_up_to);
             self.discards.clear();
         }
     }

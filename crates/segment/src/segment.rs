@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rackmem_types::{PAGE_SIZE, PageData, PageHash};
+use rackmem_types::{PAGE_SIZE, PageData, PageHash, PageVersion};
 use rackmem_uapi::shared::SharedMemory;
 use rackmem_wire::{Mapped, PageRange, PageRecord, PageStatus, StoreStatus, U64, WriteRecord};
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -177,15 +177,17 @@ impl Segment {
         StoreStatus::Ok
     }
 
-    /// Forgets pages and gives their memory back. What lies outside the segment is ignored. Returns how many there were.
-    pub fn discard(&self, ranges: &[PageRange]) -> Result<u64, Gone> {
+    /// Forgets the pages whose version is at most `up_to` and gives their memory back. What lies outside the segment is
+    /// ignored. Returns how many there were.
+    pub fn discard(&self, ranges: &[PageRange], up_to: PageVersion) -> Result<u64, Gone> {
         let _alive = self.lock()?;
         let mut discarded = 0;
         for range in ranges {
             let end = range.first.get().saturating_add(range.count.get()).min(self.pages);
             let mut page = range.first.get().min(end);
             while page < end {
-                let run = (page..end).take_while(|page| self.meta(*page).load().0 != 0).count() as u64;
+                let goes = |page: &u64| (1..=up_to).contains(&self.meta(*page).load().0);
+                let run = (page..end).take_while(goes).count() as u64;
                 if run > 0 {
                     self.forget(page, run);
                 }
@@ -311,13 +313,27 @@ mod tests {
         assert!((100..=102).contains(&used()), "{} pages", used());
         let ranges =
             [PageRange::new(0, 100), PageRange::new(190, u64::MAX), PageRange::new(u64::MAX, u64::MAX)];
-        assert_eq!(segment.discard(&ranges).unwrap(), 50 + 5);
+        assert_eq!(segment.discard(&ranges, 1).unwrap(), 50 + 5);
         assert_eq!(segment.filled(), 45);
         assert_eq!(get(&segment, 0).0.status(), Some(PageStatus::Missing));
         assert_eq!(put(&segment, 0, 1, 8), StoreStatus::Ok, "a discarded page starts anew");
         segment.clear();
         assert_eq!(used(), 0);
         assert_eq!(segment.read(&[0.into()], &mut Vec::new()), Err(Gone));
+    }
+
+    #[test]
+    fn a_discard_leaves_pages_alone_that_are_newer_than_it() {
+        let segment = segment(8);
+        for (page, version) in [(0, 3), (1, 4), (2, 5), (4, 4)] {
+            put(&segment, page, version, page as u8 + 1);
+        }
+        let all = [PageRange::new(0, 8)];
+        assert_eq!(segment.discard(&all, 0).unwrap(), 0);
+        assert_eq!(segment.discard(&all, 4).unwrap(), 3);
+        let left: Vec<u64> = (0..8).filter(|page| get(&segment, *page).0.is_ok()).collect();
+        assert_eq!((left, get(&segment, 2).1, segment.filled()), (vec![2], [3; PAGE_SIZE], 1));
+        assert_eq!(segment.discard(&all, u64::MAX).unwrap(), 1);
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl Op {
             Self::Status => exactly(88),
             Self::Read => exactly(count * size_of::<U64>()),
             Self::Write => exactly(count * (size_of::<WriteRecord>() + PAGE_SIZE)),
-            Self::Discard => exactly(count * size_of::<PageRange>()),
+            Self::Discard => exactly(size_of::<U64>() + count * size_of::<PageRange>()),
             Self::Pages => (count * size_of::<PageRecord>(), count * (size_of::<PageRecord>() + PAGE_SIZE)),
             Self::Stored => exactly(count),
             Self::Error => (16, 16 + ERROR_TEXT_MAX),

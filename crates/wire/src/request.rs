@@ -1,6 +1,6 @@
 //! What a client sends.
 
-use rackmem_types::{PAGE_SIZE, PageData};
+use rackmem_types::{PAGE_SIZE, PageData, PageVersion};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -76,6 +76,8 @@ pub enum Request<'a> {
     Discard {
         /// The segment, open on this connection.
         segment: u64,
+        /// Pages with a higher version stay: they were stored after the discard was decided.
+        up_to: PageVersion,
         /// Which pages; what lies outside the segment is ignored.
         ranges: &'a [PageRange],
     },
@@ -157,10 +159,14 @@ impl<'a> Request<'a> {
                 records: <[WriteRecord]>::ref_from_bytes(frame.head).map_err(|_| field("length"))?,
                 data: frame.data.as_chunks::<PAGE_SIZE>().0,
             },
-            Op::Discard => Self::Discard {
-                segment,
-                ranges: <[PageRange]>::ref_from_bytes(frame.head).map_err(|_| field("length"))?,
-            },
+            Op::Discard => {
+                let (up_to, ranges) = U64::read_from_prefix(frame.head).map_err(|_| field("length"))?;
+                Self::Discard {
+                    segment,
+                    up_to: up_to.get(),
+                    ranges: <[PageRange]>::ref_from_bytes(ranges).map_err(|_| field("length"))?,
+                }
+            }
             Op::Ping => Self::Ping,
             Op::Stat => Self::Stat,
             _ => return Err(WireError::Op(frame.op as u8)),
@@ -202,7 +208,12 @@ impl<'a> Request<'a> {
                 write_head(id, segment, records, out);
                 out.extend_from_slice(data.as_flattened());
             }
-            Self::Discard { segment, ranges } => records(Op::Discard, (id, segment), ranges, 0, out),
+            Self::Discard { segment, up_to, ranges } => {
+                header::encode(Op::Discard, (id, segment), ranges.len(), 0, out, |out| {
+                    out.extend_from_slice(U64::new(up_to).as_bytes());
+                    out.extend_from_slice(ranges.as_bytes());
+                });
+            }
             Self::Ping => fixed(Op::Ping, id, 0, &(), out),
             Self::Stat => fixed(Op::Stat, id, 0, &(), out),
         }

@@ -60,7 +60,7 @@ proptest! {
         let indexes: Vec<U64> = pages.iter().map(|page| page[0].into()).collect();
         check_request(id, &Request::Read { segment, pages: &indexes });
         let ranges: Vec<PageRange> = pages.iter().map(|page| PageRange::new(page[0], page[1])).collect();
-        check_request(id, &Request::Discard { segment, ranges: &ranges });
+        check_request(id, &Request::Discard { segment, up_to: pages[0][2], ranges: &ranges });
         let records: Vec<WriteRecord> = pages.iter().map(|page| WriteRecord::new(page[0], page[1], page[2])).collect();
         let data: Vec<_> = pages.iter().map(|page| [page[0] as u8; PAGE_SIZE]).collect();
         let request = Request::Write { segment, records: &records, data: &data };
