@@ -23,7 +23,7 @@ const START_TIME_MAX: Duration = Duration::from_secs(20);
 const END_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long a workload may run. The longest takes half a minute; one that takes this long is stuck.
-const WORKLOAD_TIME_MAX: Duration = Duration::from_secs(180);
+const WORKLOAD_TIME_MAX: Duration = Duration::from_secs(120);
 
 const POLL: Duration = Duration::from_millis(10);
 
