@@ -32,7 +32,7 @@ at_every_limit! {
     /// The shell becomes the program.
     exec_chain => large_in_a_shell("exec sh -c 'exec env A=1 PROGRAM 64'");
     /// Several large programs at once.
-    background => large_in_a_shell("PROGRAM 32 1 & PROGRAM 32 2 & wait; echo done");
+    background => large_in_a_shell("(PROGRAM 32 1 & PROGRAM 32 2 & wait) | sort; echo done");
     /// Large programs, one after the other, with pipes in between.
     pipeline => large_in_a_shell("PROGRAM 32 1 | tr a-z A-Z | sort; (PROGRAM 64 2) | wc -c");
 }
