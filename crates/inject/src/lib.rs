@@ -17,7 +17,7 @@ mod tracee;
 pub use pause::Pause;
 pub use procfs::{ProcessStatus, Seccomp, process_status};
 pub use resident::{Call, Resident, Session};
-pub use start::{Held, remove, start};
+pub use start::{Held, Stopped, remove, start};
 
 use std::io;
 

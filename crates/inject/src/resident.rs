@@ -67,6 +67,8 @@ pub struct Session<'a> {
     submitted: MutexGuard<'a, u32>,
 }
 
+/// Priority of the resident thread, that of the pager's threads.
+const NICE: i32 = -10;
 /// Layout of a `struct msghdr` with one `iovec` and one descriptor, in the scratch area.
 const MESSAGE_BYTES: usize = 128;
 /// Behind it stays free for callers.
@@ -191,6 +193,11 @@ impl Resident {
         calls.push(Call::new(libc::SYS_close_range, [own + 1, u32::MAX.into(), 0, 0, 0, 0]));
         calls.push(Call::new(libc::SYS_prctl, [libc::PR_SET_NAME as u64, name, 0, 0, 0, 0]));
         session.run(&calls, &mut results)?;
+        // It is on the path of evictions and must not queue behind a program that uses every CPU. Refused without
+        // privilege.
+        if let Some(thread) = rustix::process::Pid::from_raw(self.thread as i32) {
+            let _ = rustix::process::setpriority_process(Some(thread), NICE);
+        }
         for &result in &results {
             check(self.pid, "close_range", result)?;
         }

@@ -41,9 +41,9 @@ impl Held {
         Ok(Self { pid })
     }
 
-    /// Waits until the process has replaced itself and enters the new program. Gives the resident thread and how long
-    /// the program stood still.
-    pub fn wait_exec(self) -> Result<(Resident, Duration), InjectError> {
+    /// Waits until the process has replaced itself and enters the new program, which stands still before its first
+    /// instruction until [`Stopped::release`].
+    pub fn wait_exec(self) -> Result<(Resident, Stopped), InjectError> {
         let thread = Pid::from_raw(self.pid as i32);
         loop {
             match wait(thread, None) {
@@ -61,17 +61,29 @@ impl Held {
             Ok(WaitStatus::PtraceSyscall(_)) => {}
             _ => return Err(InjectError::Gone(self.pid)),
         }
-        let resident = enter(self.pid, Tracee::prepare(self.pid, thread)?)?;
-        Ok((resident, begin.elapsed()))
+        enter(self.pid, Tracee::prepare(self.pid, thread)?, begin)
     }
 }
 
-/// Puts a resident thread into process `pid`. Gives it and how long the stopped thread stood still.
-pub fn start(pid: u32) -> Result<(Resident, Duration), InjectError> {
-    let begin = Instant::now();
-    let tracee = Tracee::stop(pid)?;
-    let resident = enter(pid, tracee)?;
-    Ok((resident, begin.elapsed()))
+/// The thread through which a process was entered: it stands still until this is released or dropped, which must happen
+/// on the thread that got it.
+pub struct Stopped {
+    tracee: Tracee,
+    since: Instant,
+}
+
+impl Stopped {
+    /// Lets the thread go on. Gives how long it stood still.
+    pub fn release(self) -> Duration {
+        self.tracee.release();
+        self.since.elapsed()
+    }
+}
+
+/// Puts a resident thread into process `pid`, of which one thread stands still until [`Stopped::release`].
+pub fn start(pid: u32) -> Result<(Resident, Stopped), InjectError> {
+    let since = Instant::now();
+    enter(pid, Tracee::stop(pid)?, since)
 }
 
 /// Takes the last traces of `resident` out of its process: its code and its ring. The thread itself must have ended.
@@ -83,15 +95,14 @@ pub fn remove(resident: &Resident) -> Result<(), InjectError> {
     Ok(())
 }
 
-fn enter(pid: u32, mut tracee: Tracee) -> Result<Resident, InjectError> {
+fn enter(pid: u32, mut tracee: Tracee, since: Instant) -> Result<(Resident, Stopped), InjectError> {
     let executable =
         [0, CODE_BYTES, (PROT_READ | PROT_EXEC) as u64, (MAP_PRIVATE | MAP_ANONYMOUS) as u64, u64::MAX, 0];
     let code_address = tracee.call("mmap", libc::SYS_mmap, executable)?;
     match build(pid, &mut tracee, code_address) {
         Ok(resident) => {
-            tracee.release();
             resident.settle()?;
-            Ok(resident)
+            Ok((resident, Stopped { tracee, since }))
         }
         Err(error) => {
             let _ = tracee.call("munmap", libc::SYS_munmap, [code_address, CODE_BYTES, 0, 0, 0, 0]);

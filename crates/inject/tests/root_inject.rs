@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rackmem_inject::{Call, InjectError, remove, start};
+use rackmem_inject::{Call, InjectError, Resident, remove, start};
 
 /// A child that is killed when the test ends.
 struct Program(Child);
@@ -32,6 +32,13 @@ impl Drop for Program {
     }
 }
 
+/// Enters a process and lets it go on.
+fn enter(pid: u32) -> Resident {
+    let (resident, stopped) = start(pid).expect("the process can be entered");
+    stopped.release();
+    resident
+}
+
 fn mappings(pid: u32) -> Vec<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     text.lines().map(|line| line.split_whitespace().take(3).collect::<Vec<_>>().join(" ")).collect()
@@ -47,8 +54,8 @@ fn runs_calls_inside_and_leaves_no_trace() {
     let pid = program.id();
     let (maps, fds) = (mappings(pid), descriptors(pid));
     for _ in 0..3 {
-        let (resident, pause) = start(pid).unwrap();
-        println!("pause {pause:?}");
+        let (resident, stopped) = start(pid).unwrap();
+        println!("pause {:?}", stopped.release());
         assert_eq!(resident.session().call("getpid", libc::SYS_getpid, [0; 6]).unwrap(), u64::from(pid));
         assert_eq!(
             resident.session().call("gettid", libc::SYS_gettid, [0; 6]).unwrap(),
@@ -71,7 +78,7 @@ fn an_interrupted_sleep_ends_when_it_should() {
     let begin = Instant::now();
     let mut program = Program(Command::new("sleep").arg("1").spawn().unwrap());
     std::thread::sleep(Duration::from_millis(100));
-    let (resident, _) = start(program.id()).unwrap();
+    let resident = enter(program.id());
     assert!(program.0.wait().unwrap().success());
     let took = begin.elapsed();
     assert!(took > Duration::from_millis(950), "{took:?}");
@@ -85,7 +92,7 @@ fn an_interrupted_sleep_ends_when_it_should() {
 #[test]
 fn descriptors_travel_both_ways() {
     let program = Program::start(&["sleep", "100"]);
-    let (resident, _) = start(program.id()).unwrap();
+    let resident = enter(program.id());
     let file = fs::File::open("/proc/self/status").unwrap();
     let mut session = resident.session();
     let there = session.give(std::os::fd::AsFd::as_fd(&file)).unwrap();
@@ -98,7 +105,7 @@ fn descriptors_travel_both_ways() {
 #[test]
 fn a_closed_gate_holds_gated_calls_and_cancels_them() {
     let program = Program::start(&["sleep", "100"]);
-    let (resident, _) = start(program.id()).unwrap();
+    let resident = enter(program.id());
     let gated = Call { number: libc::SYS_getpid, arguments: [0; 6], gated: true };
     resident.arm();
     resident.close_gate();
@@ -126,7 +133,7 @@ fn signals_that_arrive_meanwhile_are_not_lost() {
             std::thread::sleep(Duration::from_micros(200));
             Command::new("kill").args(["-USR1", &pid.to_string()]).status().unwrap()
         });
-        let (resident, _) = start(pid).unwrap();
+        let resident = enter(pid);
         sender.join().unwrap();
         drop(resident);
     });

@@ -112,10 +112,10 @@ impl<'a> Evictor<'a> {
         if core.local() + core.headroom() <= core.limit && watched.is_none() {
             return true;
         }
-        if room < BATCH_PAGES / 2
-            || self.port.in_flight() > STORES_MAX
-            || core.slots.free() < BATCH_PAGES as u32
-        {
+        let least = if watched.is_some() { 1 } else { BATCH_PAGES / 2 };
+        let in_flight = self.port.in_flight();
+        if room < least || in_flight > STORES_MAX || core.slots.free() < BATCH_PAGES as u32 {
+            core.stuck = !dropped && in_flight == 0;
             return dropped;
         }
         let Some((id, inside)) = self.plan(&mut core, room, watched) else {
@@ -148,7 +148,10 @@ impl<'a> Evictor<'a> {
     fn drop_oldest(&mut self, core: &mut Core, keep: usize) -> bool {
         let mut dropped = false;
         let mut again = Vec::new();
-        while core.local() + core.headroom() > core.limit && core.standby.live() > keep {
+        // Places of pages that left early are free again only when the tail has passed them.
+        while core.local() + core.headroom() > core.limit
+            && (core.standby.live() > keep || core.standby.room() < BATCH_PAGES)
+        {
             let Some(page) = core.standby.pop() else { break };
             let mut entry = core.table.get(page);
             if entry.slot_valid {

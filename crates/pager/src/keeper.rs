@@ -116,6 +116,7 @@ impl<'a> Keeper<'a> {
             core.spaces().filter(|(_, space)| is_dead(space)).map(|(id, _)| id).collect()
         };
         for id in dead {
+            tracing::debug!(id, "the memory of a process is gone");
             self.shared.close(id);
             if let Some(sizes) = self.sizes.get_mut(usize::from(id)) {
                 *sizes = (0, 0);
@@ -197,7 +198,8 @@ impl<'a> Keeper<'a> {
     }
 
     fn enter(&mut self, pid: u32, child: Option<SpaceId>) -> Result<(), PagerError> {
-        let (resident, _) = start(pid)?;
+        let (resident, stopped) = start(pid)?;
+        stopped.release();
         let resident = Arc::new(resident);
         match child {
             Some(id) => adopt_child(self.shared, id, resident),

@@ -40,7 +40,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rackmem_far::{FarConfig, FarMemory};
-use rackmem_inject::{Held, process_status, start};
+use rackmem_inject::{Held, Stopped, process_status, start};
 use rackmem_policy::PageRef;
 use rackmem_types::Bytes;
 
@@ -198,7 +198,7 @@ fn attach(
     exec: bool,
     report: &mut Option<File>,
 ) -> Result<Duration, PagerError> {
-    let (resident, pause) = if exec {
+    let (resident, stopped) = if exec {
         let held = Held::seize(pid)?;
         tell(report, "{\"held\":true}");
         held.wait_exec()?
@@ -206,9 +206,15 @@ fn attach(
         start(pid)?
     };
     let resident = Arc::new(resident);
-    match keeper::adopt(shared, probes, Arc::clone(&resident)) {
-        // It replaced its program already, or has ended: the keeper finds out which.
-        Err(_) if resident.is_gone() => Ok(pause),
+    // A program that begins under far memory does not begin before that is in force. One that runs already goes on at once.
+    let (stopped, pause) = if exec { (Some(stopped), None) } else { (None, Some(stopped.release())) };
+    let adopted = keeper::adopt(shared, probes, Arc::clone(&resident));
+    let pause = pause.or_else(|| stopped.map(Stopped::release)).unwrap_or_default();
+    match adopted {
+        Err(error) if resident.is_gone() => {
+            tracing::info!(pid, "the program was replaced or ended during the attach: {error}");
+            Ok(pause)
+        }
         adopted => adopted.map(|_| pause),
     }
 }
