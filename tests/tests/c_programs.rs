@@ -12,7 +12,7 @@ at_every_limit! {
     /// Sequential, random and backward reads, overwrites, heap and mapping, pages of zeros.
     fill_check => case("fill_check", 160);
     /// Twelve threads on shared and private pages, and two hundred short-lived ones.
-    threads => case("threads", 128);
+    threads => Case::new(128, [c_program("threads"), "128".into(), "1".into(), "8".into()]);
     /// Children and grandchildren see memory as of their fork.
     fork_tree => case("fork_tree", 48).in_several_processes();
     /// `mmap`, `munmap`, `mremap`, `MADV_DONTNEED`, `MADV_FREE` by four threads at once.
