@@ -60,7 +60,7 @@ impl Dialer {
         deadline: Instant,
         timeout: Duration,
     ) -> Result<Stream, FarError> {
-        let unknown = |source| FarError::UnknownHost { address: self.address.clone(), source };
+        let unknown = |reason| FarError::UnknownHost { address: self.address.clone(), reason };
         let fail = |error| self.explain(error, timeout);
         let mut last = unknown(io::Error::new(io::ErrorKind::NotFound, "it has no IP address"));
         for target in (host, port).to_socket_addrs().map_err(unknown)? {
@@ -133,14 +133,14 @@ impl Dialer {
     }
 
     /// The error for what a socket or TLS reported.
-    pub(crate) fn explain(&self, source: io::Error, timeout: Duration) -> FarError {
+    pub(crate) fn explain(&self, reason: io::Error, timeout: Duration) -> FarError {
         let address = self.address.clone();
-        if let Some(error) = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        if let Some(error) = reason.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             return explain_tls(address, error);
         }
-        match source.kind() {
+        match reason.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
-                FarError::Refused { address, source }
+                FarError::Refused { address, reason }
             }
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
                 FarError::Timeout { address, seconds: timeout.as_secs_f64() }
@@ -148,9 +148,9 @@ impl Dialer {
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe => FarError::Closed { address, source },
-            io::ErrorKind::InvalidData => FarError::NotAServer { address, reason: source.to_string() },
-            _ => FarError::Io { address, source },
+            | io::ErrorKind::BrokenPipe => FarError::Closed { address, reason },
+            io::ErrorKind::InvalidData => FarError::NotAServer { address, reason: reason.to_string() },
+            _ => FarError::Io { address, reason },
         }
     }
 }

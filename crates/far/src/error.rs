@@ -1,4 +1,5 @@
-//! Why a memory server cannot be used, as sentences for its user, each with a way out.
+//! Why a memory server cannot be used, as sentences for its user, each with a way out. The system's own words are in the
+//! sentence, as its `reason`; they are not the source of the error, or who prints the chain would say them twice.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,13 +14,13 @@ pub enum FarError {
     #[error("no memory server was given; name at least one with --memory-server HOST:PORT")]
     NoServers,
     /// The name does not resolve.
-    #[error("the host name in '{address}' is unknown ({source}); check its spelling, or use an IP address")]
-    UnknownHost { address: ServerAddress, source: io::Error },
+    #[error("the host name in '{address}' is unknown ({reason}); check its spelling, or use an IP address")]
+    UnknownHost { address: ServerAddress, reason: io::Error },
     /// Nobody listens.
     #[error(
-        "no memory server listens on '{address}' ({source}); start one there with `rackmem memory-server`, or check the address"
+        "no memory server listens on '{address}' ({reason}); start one there with `rackmem memory-server`, or check the address"
     )]
-    Refused { address: ServerAddress, source: io::Error },
+    Refused { address: ServerAddress, reason: io::Error },
     /// No answer in time.
     #[error(
         "the memory server '{address}' did not answer within {seconds:.1} s; check that it runs and that no firewall is in between"
@@ -27,9 +28,9 @@ pub enum FarError {
     Timeout { address: ServerAddress, seconds: f64 },
     /// The connection ended.
     #[error(
-        "the connection to '{address}' was closed early; if that server demands TLS or does not expect it, give the same --tls options on both sides ({source})"
+        "the connection to '{address}' was closed early; if that server demands TLS or does not expect it, give the same --tls options on both sides ({reason})"
     )]
-    Closed { address: ServerAddress, source: io::Error },
+    Closed { address: ServerAddress, reason: io::Error },
     /// It wants a token and none was given.
     #[error(
         "the memory server '{address}' demands a token; give the token file that it was started with (--token-file)"
@@ -78,6 +79,6 @@ pub enum FarError {
     #[error("the memory server '{address}' refused: {text}")]
     Server { address: ServerAddress, text: String },
     /// The kernel refused something.
-    #[error("the memory server '{address}' cannot be reached: {source}")]
-    Io { address: ServerAddress, source: io::Error },
+    #[error("the memory server '{address}' cannot be reached: {reason}")]
+    Io { address: ServerAddress, reason: io::Error },
 }

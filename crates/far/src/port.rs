@@ -37,7 +37,7 @@ pub struct Port {
 
 impl Port {
     pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, FarError> {
-        let failed = |source| FarError::Io { address: shared.servers[0].address(), source };
+        let failed = |reason| FarError::Io { address: shared.servers[0].address(), reason };
         let bell = Arc::new(Bell::new().map_err(failed)?);
         shared.add_bell(&bell);
         let links = (0..shared.servers.len())

@@ -127,7 +127,7 @@ impl Server {
         let fd = fd.ok_or_else(|| wrong("it sent no descriptor of the segment's memory"))?;
         let len = usize::try_from(layout.len).map_err(|_| wrong("the segment is larger than memory"))?;
         let memory =
-            SharedMemory::map(fd, len).map_err(|source| FarError::Io { address: self.address(), source })?;
+            SharedMemory::map(fd, len).map_err(|reason| FarError::Io { address: self.address(), reason })?;
         InPlace::new(memory, layout).ok_or_else(|| wrong("the segment's layout does not fit its memory"))
     }
 

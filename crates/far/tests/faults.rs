@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::proxy::{Faults, Proxy};
-use common::{Checked, Host, Random, config};
-use rackmem_far::{FarMemory, ServerState};
+use common::proxy::{Faults, Late, Proxy};
+use common::{Checked, Host, Random, certificates, config, page};
+use rackmem_far::{Event, FarConfig, FarMemory, PageError, ReadRequest, ServerState};
+use rackmem_types::Slot;
 
 const POOL_PAGES: u64 = 4096;
 const ROUNDS: usize = 150;
@@ -19,7 +20,22 @@ const ROUNDS: usize = 150;
 fn under(seed: u64, set: impl FnOnce(&Faults)) -> (Checked, u32) {
     let host = Host::tcp(POOL_PAGES);
     let proxy = Proxy::start(&host.address(), seed);
-    let memory = FarMemory::connect(config(vec![proxy.address()])).unwrap();
+    rounds(seed, &proxy, config(vec![proxy.address()]), set)
+}
+
+/// As [`under`], with TLS between client and server.
+fn under_tls(seed: u64, set: impl FnOnce(&Faults)) -> (Checked, u32) {
+    let directory = tempfile::tempdir().unwrap();
+    let files = certificates(directory.path(), "one");
+    let host = Host::tls(POOL_PAGES, &files);
+    let proxy = Proxy::start_tls(&host.address(), seed);
+    let mut client = config(vec![proxy.address()]);
+    client.credentials.tls = Some(files);
+    rounds(seed, &proxy, client, set)
+}
+
+fn rounds(seed: u64, proxy: &Proxy, client: FarConfig, set: impl FnOnce(&Faults)) -> (Checked, u32) {
+    let memory = FarMemory::connect(client).unwrap();
     let slots = memory.grow().unwrap().unwrap();
     let mut checked = Checked::new(memory);
     let mut random = Random(seed);
@@ -65,6 +81,56 @@ fn damaged_frames_are_never_believed() {
     let (checked, struck) = under(13, |faults| faults.corrupt.store(100, Ordering::SeqCst));
     // A page fails only if it was damaged twice in a row.
     assert!(checked.reads_failed + checked.stores_failed <= struck as usize, "{struck} faults");
+}
+
+#[test]
+fn cuts_of_tls_lose_nothing() {
+    let (checked, _) = under_tls(15, |faults| faults.cut.store(20, Ordering::SeqCst));
+    assert_eq!((checked.reads_failed, checked.stores_failed), (0, 0));
+}
+
+/// Whatever is damaged under TLS ends the connection, so it is a cut as well.
+#[test]
+fn damaged_and_delayed_tls_loses_nothing() {
+    let (checked, _) = under_tls(16, |faults| {
+        faults.corrupt.store(15, Ordering::SeqCst);
+        faults.delay.store(20, Ordering::SeqCst);
+    });
+    assert_eq!((checked.reads_failed, checked.stores_failed), (0, 0));
+}
+
+#[test]
+fn a_discard_from_before_a_cut_spares_what_was_stored_after_it() {
+    // Without a fence the page is gone: so this is a test.
+    for (up_to, is_spared) in [(1, true), (u64::MAX, false)] {
+        let host = Host::tcp(POOL_PAGES);
+        let proxy = Proxy::start(&host.address(), 1);
+        let mut checked = Checked::new(FarMemory::connect(config(vec![proxy.address()])).unwrap());
+        let slot = checked.memory.grow().unwrap().unwrap().start;
+        checked.round(&[slot], &[]);
+        proxy.hold_next();
+        checked.port.discard(&[Slot(slot)], up_to);
+        proxy.wait_late(Late::Held);
+        // The slot gets version 2 on the next connection.
+        checked.round(&[slot], &[]);
+        proxy.release_late();
+        proxy.wait_late(Late::Handled);
+        checked.port.read(&[ReadRequest { tag: slot, slot: Slot(slot) }]);
+        let mut found = None;
+        while checked.port.in_flight() > 0 {
+            checked.port.wait(Some(Duration::from_secs(1)), &mut |event| {
+                found = Some(match event {
+                    Event::Page { version, data, .. } => {
+                        assert!(*data == page(Slot(slot), 2));
+                        Ok(version)
+                    }
+                    Event::ReadFailed { error, .. } => Err(error),
+                    other => panic!("{other:?}"),
+                });
+            });
+        }
+        assert_eq!(found, Some(if is_spared { Ok(2) } else { Err(PageError::Missing) }));
+    }
 }
 
 #[test]

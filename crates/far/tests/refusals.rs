@@ -15,7 +15,16 @@ use rackmem_wire::{Answer, ErrorCode};
 
 fn refusal(config: FarConfig) -> FarError {
     let error = FarMemory::connect(config).err().expect("this server cannot be used");
-    assert!(error.to_string().len() > 40, "a sentence with a way out: {error}");
+    let sentence = error.to_string();
+    assert!(sentence.len() > 40, "a sentence with a way out: {sentence}");
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        assert!(
+            !sentence.contains(&error.to_string()),
+            "who prints the chain says it twice: {sentence}: {error}"
+        );
+        cause = error.source();
+    }
     error
 }
 

@@ -132,7 +132,7 @@ impl fmt::Display for Listen {
 impl Listen {
     /// The IP addresses of a TCP place.
     pub(crate) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ServerError> {
-        let unknown = |source| ServerError::Resolve { host: host.to_owned(), source };
+        let unknown = |reason| ServerError::Resolve { host: host.to_owned(), reason };
         Ok((host, port).to_socket_addrs().map_err(unknown)?.collect())
     }
 }

@@ -28,9 +28,9 @@ pub(crate) enum Ended {
     Silent,
     #[error("the server is shutting down")]
     Draining,
-    #[error("{0}")]
+    #[error(transparent)]
     Malformed(#[from] WireError),
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
 }
 

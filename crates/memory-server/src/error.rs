@@ -1,4 +1,5 @@
-//! Why a memory server does not start, in words for its operator.
+//! Why a memory server does not start, in words for its operator. A sentence that says the system's own words in its
+//! middle keeps them as `reason`, not as the source of the error: who prints the chain would say them twice.
 
 use std::io;
 use std::net::IpAddr;
@@ -37,20 +38,20 @@ pub enum ServerError {
     )]
     Exposed(IpAddr),
     /// The host name means nothing.
-    #[error("'{host}' is no address to listen on: {source}")]
+    #[error("'{host}' is no address to listen on: {reason}")]
     Resolve {
         /// The host.
         host: String,
         /// The resolver's words.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The kernel does not let us listen.
-    #[error("cannot listen on {place}: {source}")]
+    #[error("cannot listen on {place}: {reason}")]
     Listen {
         /// Where.
         place: String,
         /// The kernel's words.
-        source: io::Error,
+        reason: io::Error,
     },
     /// Another server has the socket.
     #[error("{0} belongs to a running server: stop it or listen elsewhere")]
@@ -67,14 +68,14 @@ pub enum ServerError {
     #[error("the TLS certificate, key and authority do not fit together: {0}")]
     Tls(String),
     /// The regions file cannot be written.
-    #[error("cannot write the memory regions to {path}: {source}")]
+    #[error("cannot write the memory regions to {path}: {reason}")]
     Regions {
         /// The file.
         path: PathBuf,
         /// The kernel's words.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The kernel refuses a thread, a random number or a descriptor.
-    #[error("the system refuses what a memory server needs: {0}")]
+    #[error("the system refuses what a memory server needs")]
     System(#[from] io::Error),
 }

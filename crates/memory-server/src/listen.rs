@@ -41,7 +41,7 @@ pub(crate) fn open(config: &ServerConfig) -> Result<Vec<Listener>, ServerError> 
 }
 
 fn open_tcp(address: SocketAddr) -> Result<Listener, ServerError> {
-    let failed = |source| ServerError::Listen { place: address.to_string(), source };
+    let failed = |reason| ServerError::Listen { place: address.to_string(), reason };
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
@@ -49,7 +49,7 @@ fn open_tcp(address: SocketAddr) -> Result<Listener, ServerError> {
 }
 
 fn open_unix(path: &Path) -> Result<Listener, ServerError> {
-    let failed = |source| ServerError::Listen { place: format!("unix:{}", path.display()), source };
+    let failed = |reason| ServerError::Listen { place: format!("unix:{}", path.display()), reason };
     match UnixStream::connect(path) {
         Ok(_) => return Err(ServerError::SocketInUse(path.to_owned())),
         // Left behind by a server that was killed.

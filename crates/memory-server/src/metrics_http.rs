@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Opens the place where metrics are fetched.
 pub(crate) fn open(address: SocketAddr) -> Result<TcpListener, ServerError> {
-    let failed = |source| ServerError::Listen { place: format!("{address} (metrics)"), source };
+    let failed = |reason| ServerError::Listen { place: format!("{address} (metrics)"), reason };
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)

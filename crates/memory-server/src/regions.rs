@@ -42,7 +42,7 @@ impl RegionsFile {
     /// Creates the file, without regions yet.
     pub(crate) fn create(path: &Path, store: &Store) -> Result<Self, ServerError> {
         let mut file = Self { path: path.to_owned(), written: vec![u64::MAX] };
-        file.update(store).map_err(|source| ServerError::Regions { path: path.to_owned(), source })?;
+        file.update(store).map_err(|reason| ServerError::Regions { path: path.to_owned(), reason })?;
         Ok(file)
     }
 

@@ -43,7 +43,7 @@ pub enum PoolError {
     NotOwner(u64),
     /// The kernel gave no memory file.
     #[error("the memory server cannot make the segment's memory file: {0}")]
-    Memory(#[from] io::Error),
+    Memory(io::Error),
 }
 
 /// `pages` as people read it. A client may ask for any number, also for more pages than there are bytes in the world.
@@ -135,7 +135,7 @@ impl Pool {
         if lease_ms > LEASE_MAX_MS {
             return Err(PoolError::LeaseTooLong { asked_ms: lease_ms });
         }
-        let segment = Arc::new(Segment::new(self.next_id, name, pages)?);
+        let segment = Arc::new(Segment::new(self.next_id, name, pages).map_err(PoolError::Memory)?);
         let lease = Lease::attached(Duration::from_millis(lease_ms));
         self.segments.insert(self.next_id, Entry { segment: Arc::clone(&segment), owner, lease });
         self.next_id += 1;

@@ -36,6 +36,14 @@ impl Host {
         Self::start(&ServerConfig::new(Bytes::from_pages(pages), vec![any_port()]))
     }
 
+    /// As [`Host::tcp`], with TLS.
+    pub fn tls(pages: u64, files: &TlsFiles) -> Self {
+        let mut config = ServerConfig::new(Bytes::from_pages(pages), vec![any_port()]);
+        let TlsFiles { cert, key, ca } = files.clone();
+        config.tls = Some(rackmem_memory_server::TlsFiles { cert, key, ca });
+        Self::start(&config)
+    }
+
     pub fn unix(pages: u64, path: &Path) -> Self {
         Self::start(&ServerConfig::new(Bytes::from_pages(pages), vec![Listen::Unix(path.to_owned())]))
     }

@@ -1,13 +1,14 @@
 //! A TCP proxy that does to a connection what networks do: cuts it, delays, damages and reorders frames, stalls.
 //!
-//! It understands frames only as far as their length. One seed decides everything that it does to each frame.
+//! It understands frames only as far as their length, and of TLS only the length of records, which it treats as frames.
+//! One seed decides everything that it does to each of them.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rackmem_types::ServerAddress;
 use rackmem_wire::frame_len;
@@ -20,7 +21,7 @@ pub struct Faults {
     pub cut: AtomicU32,
     pub delay: AtomicU32,
     pub corrupt: AtomicU32,
-    /// Answers only: requests have an order.
+    /// Answers only, since requests have an order; never set it where TLS numbers the records.
     pub reorder: AtomicU32,
     /// While set nothing passes.
     pub stalled: AtomicBool,
@@ -28,6 +29,30 @@ pub struct Faults {
     pub closed: AtomicBool,
     /// Faults so far.
     pub struck: AtomicU32,
+    /// What is done about a request that outlives its connection.
+    late: Mutex<Late>,
+}
+
+/// A request that the server comes to only after its client has been cut off and has gone on elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Late {
+    #[default]
+    Never,
+    /// The next request is held back and its client cut off.
+    Next,
+    /// One is held back.
+    Held,
+    /// It may go on to the server.
+    Released,
+    /// The server has handled it.
+    Handled,
+}
+
+/// What passes the proxy in one piece.
+#[derive(Clone, Copy, PartialEq)]
+enum Piece {
+    Frame,
+    TlsRecord,
 }
 
 /// The proxy; its threads end with it.
@@ -47,6 +72,15 @@ enum Direction {
 
 impl Proxy {
     pub fn start(target: &ServerAddress, seed: u64) -> Self {
+        Self::start_with(target, seed, Piece::Frame)
+    }
+
+    /// In front of a server that speaks TLS.
+    pub fn start_tls(target: &ServerAddress, seed: u64) -> Self {
+        Self::start_with(target, seed, Piece::TlsRecord)
+    }
+
+    fn start_with(target: &ServerAddress, seed: u64, piece: Piece) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let proxy = Self {
             faults: Arc::default(),
@@ -76,7 +110,7 @@ impl Proxy {
                 for (direction, from, to) in ways {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let random = Random(seed ^ (number as u64) << 8 ^ direction as u64);
-                    let mut way = Way { direction, from, to, faults: faults.clone(), random };
+                    let mut way = Way { direction, piece, from, to, faults: faults.clone(), random };
                     thread::spawn(move || way.run());
                 }
             }
@@ -91,6 +125,24 @@ impl Proxy {
     /// New connections go there.
     pub fn retarget(&self, target: &ServerAddress) {
         *self.target.lock().unwrap() = socket_address(target);
+    }
+
+    /// Holds the next request back until [`Proxy::release_late`], and cuts its client off.
+    pub fn hold_next(&self) {
+        *self.faults.late.lock().unwrap() = Late::Next;
+    }
+
+    pub fn release_late(&self) {
+        assert_eq!(*self.faults.late.lock().unwrap(), Late::Held);
+        *self.faults.late.lock().unwrap() = Late::Released;
+    }
+
+    pub fn wait_late(&self, state: Late) {
+        let until = Instant::now() + super::PATIENCE;
+        while *self.faults.late.lock().unwrap() != state {
+            assert!(Instant::now() < until, "the late request is never {state:?}");
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Cuts every connection now.
@@ -118,6 +170,7 @@ fn socket_address(address: &ServerAddress) -> SocketAddr {
 /// One direction of one connection.
 struct Way {
     direction: Direction,
+    piece: Piece,
     from: TcpStream,
     to: TcpStream,
     faults: Arc<Faults>,
@@ -137,6 +190,9 @@ impl Way {
             let mut frame = self.frame()?;
             while self.faults.stalled.load(Ordering::SeqCst) {
                 thread::sleep(Duration::from_millis(2));
+            }
+            if self.direction == Direction::Requests && self.is_late() {
+                return self.deliver_late(&frame);
             }
             if self.strikes(self.faults.cut.load(Ordering::SeqCst)) {
                 let part = self.random.below(frame.len() as u64) as usize;
@@ -160,6 +216,29 @@ impl Way {
         }
     }
 
+    /// Whether this request is to be held back; from then on it is.
+    fn is_late(&self) -> bool {
+        let mut late = self.faults.late.lock().unwrap();
+        let is_late = *late == Late::Next;
+        if is_late {
+            *late = Late::Held;
+        }
+        is_late
+    }
+
+    fn deliver_late(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.from.shutdown(Shutdown::Both)?;
+        while *self.faults.late.lock().unwrap() == Late::Held {
+            thread::sleep(Duration::from_millis(2));
+        }
+        self.to.write_all(frame)?;
+        self.to.shutdown(Shutdown::Write)?;
+        // The server closes when it has handled all that came.
+        io::copy(&mut self.to, &mut io::sink())?;
+        *self.faults.late.lock().unwrap() = Late::Handled;
+        Ok(())
+    }
+
     fn strikes(&mut self, per_mille: u32) -> bool {
         let strikes = self.random.below(1000) < u64::from(per_mille);
         self.faults.struck.fetch_add(strikes.into(), Ordering::SeqCst);
@@ -167,11 +246,18 @@ impl Way {
     }
 
     fn frame(&mut self) -> io::Result<Vec<u8>> {
-        let mut frame = vec![0; 32];
+        let head = match self.piece {
+            Piece::Frame => 32,
+            Piece::TlsRecord => 5,
+        };
+        let mut frame = vec![0; head];
         self.from.read_exact(&mut frame)?;
-        let len = frame_len(&frame).map_err(io::Error::other)?.unwrap();
+        let len = match self.piece {
+            Piece::Frame => frame_len(&frame).map_err(io::Error::other)?.unwrap(),
+            Piece::TlsRecord => head + usize::from(u16::from_be_bytes([frame[3], frame[4]])),
+        };
         frame.resize(len, 0);
-        self.from.read_exact(&mut frame[32..])?;
+        self.from.read_exact(&mut frame[head..])?;
         Ok(frame)
     }
 
