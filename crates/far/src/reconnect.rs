@@ -14,6 +14,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// The longest pause: a server that comes back is found within a quarter of a second.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
+/// Attempts that fit into the time even if all but the last hang: one that meets a damaged handshake, or a server that
+/// dies in the middle of it, is never answered and must not use up the time of the others.
+const ATTEMPTS_MIN: u32 = 4;
+
 /// Attempts going on; gives the new connection, or why the server is lost.
 pub(crate) struct Reconnect {
     result: Receiver<Result<Stream, String>>,
@@ -66,6 +70,7 @@ fn dial(
     why: &str,
 ) -> Result<Stream, String> {
     let server = &shared.servers[index];
+    let attempt_max = shared.config.lost_after / ATTEMPTS_MIN;
     let mut pause = PAUSE_MIN;
     let mut last = why.to_owned();
     // The port may be gone, or another port may have found the server lost.
@@ -74,7 +79,7 @@ fn dial(
         if left.is_zero() {
             break;
         }
-        match server.dialer.dial(left) {
+        match server.dialer.dial(left.min(attempt_max)) {
             Ok((_, welcome)) if welcome.epoch != server.epoch => {
                 return Err(FarError::Restarted { address: server.address() }.to_string());
             }
