@@ -53,6 +53,9 @@ pub enum InjectError {
     /// The process has no `syscall` instruction in its code.
     #[error("process {0} has no mapped system call instruction; only x86-64 programs can be entered")]
     NoSyscall(u32),
+    /// The process runs 32-bit code.
+    #[error("process {0} is a 32-bit program: only x86-64 programs can be given far memory")]
+    NotX86_64(u32),
     /// The resident thread ended: the process ended or replaced its program.
     #[error("the resident thread of process {0} has ended")]
     ResidentGone(u32),

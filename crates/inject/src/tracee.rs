@@ -23,6 +23,9 @@ use crate::{InjectError, procfs};
 /// disk or for a vfork child may not stop at all, and then another thread is tried.
 const STOP_MS_MAX: u64 = 200;
 
+/// Code segment of 64-bit user code (`__USER_CS`, arch/x86/include/asm/segment.h). A 32-bit program cannot run our code.
+const CODE_SEGMENT_64: u64 = 0x33;
+
 /// A stopped thread. Dropping it puts everything back and lets it run.
 pub(crate) struct Tracee {
     process: u32,
@@ -84,6 +87,10 @@ impl Tracee {
                     .map(|_| unreachable!());
             }
         };
+        if saved.cs != CODE_SEGMENT_64 {
+            let _ = ptrace::detach(thread, None);
+            return Err(InjectError::NotX86_64(process));
+        }
         let mut tracee = Self {
             process,
             thread,

@@ -62,7 +62,7 @@ impl Control {
         let server = rackmem_control::Server::bind(self.pid)?;
         server.serve(Arc::new(Desk { questions: sender }))?;
         spawn(scope, "control", move || {
-            self.answer(shared, &questions);
+            self.answer(scope, shared, &questions);
             drop(server);
         })?;
         tell(report, &format!("{{\"attached\":true,\"pause_us\":{}}}", pause.as_micros()));
@@ -70,7 +70,12 @@ impl Control {
         Ok(())
     }
 
-    fn answer(&self, shared: &Shared, questions: &Receiver<Question>) {
+    fn answer<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        shared: &'scope Shared,
+        questions: &Receiver<Question>,
+    ) {
         let mut window = Instant::now();
         while !shared.stop.load(Relaxed) {
             let question = questions.recv_timeout(Duration::from_millis(100));
@@ -79,11 +84,15 @@ impl Control {
                 let mut core = shared.lock();
                 core.latency_before = std::mem::replace(&mut core.latency, crate::core::histogram());
             }
-            // Who asked may have gone; then nobody takes the answer.
+            // Who asked may have gone; then nobody takes the answer. What takes long has a thread of its own.
             match question {
                 Ok(Question::Stats(answer)) => drop(answer.send(self.stats(shared))),
-                Ok(Question::Limit(limit, answer)) => drop(answer.send(limit_set(shared, limit))),
-                Ok(Question::Detach(answer)) => drop(answer.send(detach::detach(shared))),
+                Ok(Question::Limit(limit, answer)) => {
+                    scope.spawn(move || drop(answer.send(limit_set(shared, limit))));
+                }
+                Ok(Question::Detach(answer)) => {
+                    scope.spawn(move || drop(answer.send(detach::detach(shared))));
+                }
                 Ok(Question::WatchBegin(address, answer)) => drop(answer.send(watch_begin(shared, address))),
                 Ok(Question::WatchTake(answer)) => {
                     drop(answer.send(shared.lock().watched.as_mut().map(Watched::take).unwrap_or_default()));
@@ -159,7 +168,7 @@ fn limit_set(shared: &Shared, limit: Bytes) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let core = shared.lock();
-        if core.local() <= core.limit {
+        if core.local() <= core.limit || shared.stop.load(Relaxed) {
             return Ok(());
         }
         let over = Bytes::from_pages(core.local() - core.limit);
