@@ -74,6 +74,7 @@ fn serve(arguments: &Arguments, ready: OwnedFd) -> anyhow::Result<()> {
     let config = PagerConfig {
         pid: arguments.pid,
         exec: arguments.exec,
+        name: arguments.name.clone(),
         limit: arguments.far.local,
         far: far_config(arguments)?,
         trace: arguments.far.trace.clone(),

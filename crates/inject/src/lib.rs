@@ -14,7 +14,7 @@ mod resident;
 mod start;
 mod tracee;
 
-pub use pause::Pause;
+pub use pause::paused;
 pub use procfs::{ProcessStatus, Seccomp, process_status};
 pub use resident::{Call, Resident, Session};
 pub use start::{Held, Stopped, remove, start};

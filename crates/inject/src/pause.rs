@@ -2,6 +2,10 @@
 //!
 //! Kernels before 6.8 cannot take a page out of a program atomically. There the pager copies and drops pages while nothing
 //! in the program runs; this is what makes it stand still.
+//!
+//! A thread that waits inside the kernel for a message to be read cannot be stopped, nor, once seized, be let go before it
+//! stops. The kernel lets go of all of a tracer's threads when the tracer ends, whatever they do. So a pause belongs to
+//! a thread that was made for it and ends with it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,16 +21,31 @@ use crate::{InjectError, procfs};
 /// How long one thread may take to stop. Threads that wait inside the kernel for a message to be read do not stop at all.
 const STOP_MS_MAX: u64 = 5;
 
-/// A process whose threads stand still until this is dropped. Must be dropped by the thread that made it.
-pub struct Pause {
+/// A process whose threads stand still until this is dropped.
+struct Pause {
     pid: u32,
     stopped: Vec<Pid>,
     stop_pending: bool,
 }
 
+/// Runs `work` while every thread of process `pid` but `resident` stands still. Fails, with everything running as before,
+/// if one of them cannot be stopped.
+pub fn paused<T: Send>(pid: u32, resident: u32, work: impl FnOnce() -> T + Send) -> Result<T, InjectError> {
+    let tracer = move || {
+        let pause = Pause::begin(pid, resident)?;
+        let result = work();
+        drop(pause);
+        Ok(result)
+    };
+    std::thread::scope(|scope| {
+        // A panic in `work` goes on here.
+        scope.spawn(tracer).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 impl Pause {
     /// Stops every thread of `pid` except `resident`. Fails, with everything running again, if one cannot be stopped.
-    pub fn begin(pid: u32, resident: u32) -> Result<Self, InjectError> {
+    fn begin(pid: u32, resident: u32) -> Result<Self, InjectError> {
         let mut pause = Self { pid, stopped: Vec::new(), stop_pending: false };
         let mut seen = HashSet::from([resident]);
         loop {
@@ -78,10 +97,8 @@ impl Pause {
 impl Drop for Pause {
     fn drop(&mut self) {
         for &thread in &self.stopped {
-            if ptrace::detach(thread, None).is_err() {
-                // It did not stop in time; it will now, and is let go then.
-                let _ = wait(thread, None).map(|_| ptrace::detach(thread, None));
-            }
+            // Fails for one that did not stop in time, which the end of this thread lets go.
+            let _ = ptrace::detach(thread, None);
         }
         if self.stop_pending {
             let _ = nix::sys::signal::kill(Pid::from_raw(self.pid as i32), Signal::SIGSTOP);

@@ -15,7 +15,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,9 +22,9 @@ use hdrhistogram::Histogram;
 use rackmem_far::SlotTable;
 use rackmem_policy::{Admission, Eviction, PageRef, Prefetcher, S3Fifo};
 use rackmem_types::{PAGE_SIZE, PageVersion, Slot};
-use rackmem_uapi::uffd;
 
 use crate::entry::{Entry, State};
+use crate::kernel::Mapping;
 use crate::journal::{Happening, Journal, JournalRecord};
 use crate::space::{BATCH_PAGES, Space};
 use crate::standby::Standby;
@@ -347,10 +346,10 @@ impl Core {
         let (space, address) = self.table.place(page);
         if let Some(space) = self.space(space) {
             if self.can_poison {
-                uffd::poison(space.uffd.as_fd(), address, PAGE);
+                space.uffd.poison(address);
             } else {
                 // Whoever waits faults again and is told by a signal, see `serve.rs`.
-                let _ = uffd::wake(space.uffd.as_fd(), address, PAGE);
+                space.uffd.wake(address, PAGE);
             }
         }
     }
@@ -377,7 +376,7 @@ impl Core {
         }
     }
 
-    pub(crate) fn uffd(&self, space: SpaceId) -> Option<Arc<std::os::fd::OwnedFd>> {
+    pub(crate) fn uffd(&self, space: SpaceId) -> Option<Arc<dyn Mapping>> {
         Some(Arc::clone(&self.space(space)?.uffd))
     }
 

@@ -1,17 +1,16 @@
 //! Lets the target go: everything comes home, and nothing is left behind.
 
-use std::os::fd::AsFd;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use rackmem_control::DetachReport;
-use rackmem_inject::{InjectError, remove};
-use rackmem_uapi::uffd;
+use rackmem_inject::InjectError;
 
 use crate::Shared;
 use crate::core::PAGE;
-use crate::space::{Inside, STAGING_BYTES};
+use crate::kernel::Mapping;
+use crate::space::STAGING_BYTES;
 use crate::table::SpaceId;
 
 /// How often it is looked whether all pages are home.
@@ -57,23 +56,23 @@ fn release(shared: &Shared, id: SpaceId) -> Result<(), InjectError> {
         let core = shared.lock();
         let Some(space) = core.space(id) else { return Ok(()) };
         for region in space.regions.iter() {
-            unregister(&space.uffd, region.start, region.end);
+            unregister(&*space.uffd, region.start, region.end);
         }
-        unregister(&space.uffd, space.badge_address, space.badge_address + PAGE);
+        unregister(&*space.uffd, space.badge_address, space.badge_address + PAGE);
         if let Some(inside) = &space.inside {
-            unregister(&space.uffd, inside.staging, inside.staging + STAGING_BYTES);
+            unregister(&*space.uffd, inside.staging, inside.staging + STAGING_BYTES);
         }
         space.inside.clone()
     };
-    match inside.map(|inside| leave(&inside)) {
+    match inside.map(|inside| inside.resident.leave(&inside)) {
         None | Some(Ok(()) | Err(InjectError::Gone(_) | InjectError::ResidentGone(_))) => Ok(()),
         Some(Err(error)) => Err(error),
     }
 }
 
 /// A range may have been unmapped in part: what is still there is released chunk by chunk.
-fn unregister(uffd: &std::os::fd::OwnedFd, start: u64, end: u64) {
-    if uffd::unregister(uffd.as_fd(), start, end - start).is_ok() {
+fn unregister(uffd: &dyn Mapping, start: u64, end: u64) {
+    if uffd.unregister(start, end - start).is_ok() {
         return;
     }
     let middle = start + (end - start) / PAGE / 2 * PAGE;
@@ -81,12 +80,4 @@ fn unregister(uffd: &std::os::fd::OwnedFd, start: u64, end: u64) {
         unregister(uffd, start, middle);
         unregister(uffd, middle, end);
     }
-}
-
-fn leave(inside: &Inside) -> Result<(), InjectError> {
-    let mut session = inside.resident.session();
-    session.call("munmap", libc::SYS_munmap, [inside.staging, STAGING_BYTES, 0, 0, 0, 0])?;
-    session.call("munmap", libc::SYS_munmap, [inside.badge, PAGE, 0, 0, 0, 0])?;
-    session.exit()?;
-    remove(&inside.resident)
 }

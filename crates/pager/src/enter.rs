@@ -8,6 +8,7 @@ use rackmem_inject::{InjectError, Resident, Session};
 use rackmem_uapi::uffd::{self, USERFAULTFD_IOC_NEW, feature};
 
 use crate::core::PAGE;
+use crate::kernel::{Mapping, Userfaultfd};
 use crate::space::{Inside, STAGING_BYTES};
 use crate::{PagerError, Probes};
 
@@ -23,24 +24,24 @@ pub(crate) fn enter(
     resident: Arc<Resident>,
     probes: &Probes,
     heirlooms: &[OwnedFd],
-) -> Result<(Arc<OwnedFd>, Inside), PagerError> {
-    let (number, uffd) = {
+) -> Result<(Arc<dyn Mapping>, Inside), PagerError> {
+    let (number, uffd): (i32, Arc<dyn Mapping>) = {
         let mut session = resident.session();
         let number = open(&mut session)?;
         let uffd = session.take(number)?;
         uffd::api(uffd.as_fd(), FEATURES | probes.features).map_err(PagerError::Api)?;
-        (number, Arc::new(uffd))
+        (number, Arc::new(Userfaultfd(uffd)))
     };
     let badge = map(&resident, PAGE, libc::MADV_WIPEONFORK)?;
-    uffd::register_missing(uffd.as_fd(), badge, PAGE).map_err(PagerError::Register)?;
-    let inside = furnish(resident, number, badge, &uffd, heirlooms)?;
+    uffd.register(badge, PAGE).map_err(PagerError::Register)?;
+    let inside = furnish(resident, number, badge, &*uffd, heirlooms)?;
     Ok((uffd, inside))
 }
 
 /// Prepares a forked child that came with a userfaultfd of its own.
 pub(crate) fn enter_child(
     resident: Arc<Resident>,
-    uffd: &OwnedFd,
+    uffd: &dyn Mapping,
     badge: u64,
     heirlooms: &[OwnedFd],
 ) -> Result<Inside, PagerError> {
@@ -52,11 +53,11 @@ fn furnish(
     resident: Arc<Resident>,
     number: i32,
     badge: u64,
-    uffd: &OwnedFd,
+    uffd: &dyn Mapping,
     heirlooms: &[OwnedFd],
 ) -> Result<Inside, PagerError> {
     let staging = map(&resident, STAGING_BYTES, libc::MADV_DONTFORK)?;
-    uffd::register_missing(uffd.as_fd(), staging, STAGING_BYTES).map_err(PagerError::Register)?;
+    uffd.register(staging, STAGING_BYTES).map_err(PagerError::Register)?;
     let mut session = resident.session();
     // Held for whoever takes over when this pager dies: which page is where, and the pages on their way out.
     for heirloom in heirlooms {

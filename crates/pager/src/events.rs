@@ -7,16 +7,18 @@
 //! resident thread first, and when a message about a mapping came, cancels the rest of the batch and waits until
 //! the evictor has recorded what did move, before the message is acted upon.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, PoisonError};
 
 use rackmem_policy::{Admission, Eviction};
-use rackmem_uapi::uffd::{self, Event};
+use rackmem_uapi::uffd::Event;
 
 use crate::core::{Core, PAGE};
 use crate::entry::{Entry, State};
 use crate::journal::Happening;
+use crate::kernel::Mapping;
 use crate::space::Space;
+use crate::sync::MutexGuard;
 use crate::table::{CHUNK_BYTES, CHUNK_PAGES, SpaceId};
 use crate::{PageRef, Shared};
 
@@ -43,7 +45,7 @@ pub(crate) fn take<'a>(
         inside.resident.close_gate();
     }
     messages.clear();
-    let result = uffd::read(uffd.as_fd(), messages);
+    let result = uffd.read(messages);
     let changes = messages
         .iter()
         .any(|event| !matches!(event, Event::Fault { .. }) && !means_nothing(&core, id, event));
@@ -163,11 +165,11 @@ fn fork(core: &mut Core, id: SpaceId, child: OwnedFd) -> Option<SpaceId> {
     let parent = core.space(id)?;
     let (regions, badge_address, discards) = (parent.regions.clone(), parent.badge_address, parent.discards);
     let badge = core.badge();
-    let uffd = Arc::new(child);
+    let uffd = parent.uffd.child(child);
     let mut page = [0u8; PAGE as usize];
     page[..8].copy_from_slice(&badge.to_ne_bytes());
     // The badge page is wiped in every child (MADV_WIPEONFORK), so this cannot find it filled.
-    uffd::copy(uffd.as_fd(), badge_address, page.as_ptr() as u64, PAGE);
+    uffd.copy(badge_address, page.as_ptr() as u64);
     let uffd_of_space = Arc::clone(&uffd);
     let space = Space {
         uffd: uffd_of_space,
@@ -190,13 +192,13 @@ fn fork(core: &mut Core, id: SpaceId, child: OwnedFd) -> Option<SpaceId> {
             continue;
         };
         for i in 0..CHUNK_PAGES {
-            inherit(core, &uffd, PageRef(first.0 + i), PageRef(copy.0 + i));
+            inherit(core, &*uffd, PageRef(first.0 + i), PageRef(copy.0 + i));
         }
     }
     Some(new)
 }
 
-fn inherit(core: &mut Core, uffd: &OwnedFd, parent: PageRef, child: PageRef) {
+fn inherit(core: &mut Core, uffd: &dyn Mapping, parent: PageRef, child: PageRef) {
     let mut entry = core.table.get(parent);
     if entry == Entry::default() {
         return;
@@ -214,7 +216,7 @@ fn inherit(core: &mut Core, uffd: &OwnedFd, parent: PageRef, child: PageRef) {
         }
         State::Standby => {
             let (_, address) = core.table.place(child);
-            uffd::copy(uffd.as_fd(), address, core.standby.address(entry.place), PAGE);
+            uffd.copy(address, core.standby.address(entry.place));
             core.resident += 1;
             entry.state = State::Resident;
         }
@@ -226,7 +228,6 @@ fn inherit(core: &mut Core, uffd: &OwnedFd, parent: PageRef, child: PageRef) {
 
 fn wake(core: &Core, id: SpaceId, start: u64, end: u64) {
     if let Some(space) = core.space(id) {
-        // Fails only if the address space is gone, and its waiters with it.
-        let _ = uffd::wake(space.uffd.as_fd(), start, end - start);
+        space.uffd.wake(start, end - start);
     }
 }

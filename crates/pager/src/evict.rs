@@ -18,8 +18,6 @@ use std::time::{Duration, Instant};
 use rackmem_far::{Event as FarEvent, FarMemory, PageError, Port, WriteRequest};
 use rackmem_policy::{Admission, Eviction, PageRef};
 use rackmem_types::{PAGE_SIZE, PageData, PageHash, PageVersion, Slot, is_zero};
-use rackmem_uapi::uffd;
-use std::os::fd::AsFd;
 
 use crate::Shared;
 use crate::core::{Core, PAGE};
@@ -140,7 +138,7 @@ impl<'a> Evictor<'a> {
             return;
         }
         let core = self.shared.lock();
-        let rest = Duration::from_millis(REST_MS);
+        let rest = Duration::from_millis(if core.watched.is_some() { 1 } else { REST_MS });
         drop(self.shared.evict.wait_timeout(core, rest).unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -259,7 +257,7 @@ impl<'a> Evictor<'a> {
             if let Some(since) = waiter {
                 core.waited(since, false);
                 if let Some(space) = core.space(id) {
-                    let _ = uffd::wake(space.uffd.as_fd(), address, PAGE);
+                    space.uffd.wake(address, PAGE);
                 }
             }
         }

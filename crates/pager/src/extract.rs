@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use rackmem_inject::{Call, Pause};
+use rackmem_inject::{Call, paused};
 use rackmem_policy::PageRef;
 use rackmem_types::PageData;
 use rackmem_uapi::process::read_pages;
@@ -62,7 +62,9 @@ impl Extractor {
         if self.can_move {
             self.move_out(id, inside, batch, pages, outcomes);
         } else {
-            drop_out(shared, id, inside, batch, pages, outcomes);
+            // If the program cannot be stopped just now, everything stays and is tried again.
+            let (pid, thread) = (inside.resident.pid(), inside.resident.thread());
+            let _ = paused(pid, thread, || drop_out(shared, id, inside, batch, pages, outcomes));
         }
     }
 
@@ -162,7 +164,7 @@ impl Extractor {
     }
 }
 
-/// Without `UFFDIO_MOVE`: stop the program, copy, drop, let it go on.
+/// Without `UFFDIO_MOVE`, while the program stands still: copy and drop.
 fn drop_out(
     shared: &Shared,
     id: SpaceId,
@@ -172,7 +174,6 @@ fn drop_out(
     outcomes: &mut [Outcome],
 ) {
     let thread = inside.resident.thread();
-    let Ok(pause) = Pause::begin(inside.resident.pid(), thread) else { return };
     // With every thread stopped none can be inside a change of mappings, so no message is unread. If one was read since
     // the batch was planned, the plan is void.
     {
@@ -209,7 +210,6 @@ fn drop_out(
         }
     }
     shared.lock().dropping = None;
-    drop(pause);
 }
 
 /// Consecutive addresses in a sorted batch.

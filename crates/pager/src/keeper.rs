@@ -2,7 +2,6 @@
 //! and enters those that grow, closes spaces whose process is gone, writes the trace, and notices the end.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,10 +9,10 @@ use std::time::{Duration, Instant};
 use rackmem_inject::{Resident, Seccomp, process_status, start};
 use rackmem_policy::{Admission, PageRef};
 use rackmem_uapi::process::read_pages;
-use rackmem_uapi::uffd;
 
 use crate::core::PAGE;
 use crate::entry::State;
+use crate::kernel::Mapping;
 use crate::procfs::{self, PageMap};
 use crate::space::{Inside, Space};
 use crate::table::{CHUNK_BYTES, SpaceId};
@@ -225,7 +224,7 @@ pub(crate) fn adopt(
     Ok(id)
 }
 
-fn new_space(uffd: Arc<OwnedFd>, pid: u32, inside: Inside) -> Space {
+fn new_space(uffd: Arc<dyn Mapping>, pid: u32, inside: Inside) -> Space {
     Space {
         uffd,
         pid: Some(pid),
@@ -246,7 +245,7 @@ fn adopt_child(shared: &Shared, id: SpaceId, resident: Arc<Resident>) -> Result<
         let Some(space) = core.space(id) else { return Ok(()) };
         (Arc::clone(&space.uffd), space.badge_address)
     };
-    let inside = enter::enter_child(resident, &uffd, badge, &shared.heirlooms)?;
+    let inside = enter::enter_child(resident, &*uffd, badge, &shared.heirlooms)?;
     let mut core = shared.lock();
     let Some(space) = core.space_mut(id) else { return Ok(()) };
     space.inside = Some(inside);
@@ -271,7 +270,7 @@ fn register_new(shared: &Shared, id: SpaceId, thread: u32) {
     let (Ok(mappings), Ok(map)) = (procfs::manageable(thread), PageMap::open(thread)) else { return };
     for mapping in mappings {
         let gaps = match shared.lock().space(id) {
-            Some(space) => space.regions.gaps(mapping),
+            Some(space) => space.regions.gaps(mapping.range.clone()),
             None => return,
         };
         for gap in gaps {
@@ -280,8 +279,15 @@ fn register_new(shared: &Shared, id: SpaceId, thread: u32) {
             if space.is_ours(gap.start) {
                 continue;
             }
+            let uffd = space.uffd.as_fd();
+            // The mapping may have grown since it was listed. If only its old part were registered it would fall into two,
+            // and a program that moves or shrinks what it knows as one would be refused. So the free space behind it is
+            // registered with it, unless something that cannot be has come there.
+            let end = if gap.end == mapping.range.end { mapping.room_end } else { gap.end };
+            let registered = uffd::register_missing(uffd, gap.start, end - gap.start)
+                .or_else(|_| uffd::register_missing(uffd, gap.start, gap.end - gap.start));
             // Fails where the mapping has gone again, or is another userfaultfd's.
-            if let Err(error) = uffd::register_missing(space.uffd.as_fd(), gap.start, gap.end - gap.start) {
+            if let Err(error) = registered {
                 tracing::debug!(?gap, %error, "a mapping was not registered");
                 continue;
             }
@@ -328,7 +334,7 @@ fn is_dead(space: &Space) -> bool {
         Some(inside) => inside.resident.is_gone(),
         None => {
             // The badge page is there, so this does nothing but ask.
-            let asked = uffd::zeropage(space.uffd.as_fd(), space.badge_address, PAGE);
+            let asked = space.uffd.zeropage(space.badge_address, PAGE);
             asked.error.and_then(|error| error.raw_os_error()) == Some(libc::ESRCH)
         }
     }

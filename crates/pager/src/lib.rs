@@ -21,14 +21,18 @@ mod evict;
 mod extract;
 mod journal;
 mod keeper;
+mod kernel;
+mod poll;
 mod probes;
 mod procfs;
 mod ranges;
 mod serve;
 mod space;
 mod standby;
+mod sync;
 mod table;
 mod tracing_file;
+mod transfer;
 mod watch;
 
 use std::fs::File;
@@ -36,7 +40,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rackmem_far::{FarConfig, FarMemory};
@@ -52,7 +56,8 @@ use crate::core::Core;
 use crate::evict::Evictor;
 use crate::journal::Journal;
 use crate::keeper::Keeper;
-use crate::serve::Server;
+use crate::poll::FaultThread;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::table::SpaceId;
 use crate::tracing_file::TraceFile;
 
@@ -63,6 +68,8 @@ pub struct PagerConfig {
     pub pid: u32,
     /// The process waits for a byte before it replaces itself by the program: enter it at the exec.
     pub exec: bool,
+    /// Name of the program, for the trace.
+    pub name: String,
     /// How much of the managed memory may be resident.
     pub limit: Bytes,
     /// Where the rest is.
@@ -152,7 +159,7 @@ pub fn run(config: PagerConfig) -> Result<(), PagerError> {
     let far = FarMemory::connect(config.far)?;
     let (serving, storing) = (far.port()?, far.port()?);
     let command = process_status(config.pid).map(|status| status.name).unwrap_or_default();
-    let trace = config.trace.as_deref().map(|path| TraceFile::create(path, &command)).transpose()?;
+    let trace = config.trace.as_deref().map(|path| TraceFile::create(path, &config.name)).transpose()?;
     let journal = trace.as_ref().map(|_| Journal::new());
     let limit = config.limit.pages();
     // A sixteenth of the limit is the second chance of pages on their way out.

@@ -11,24 +11,45 @@ use crate::core::PAGE;
 /// Bit 63 of a pagemap entry: present; bit 62: swapped. Source: Documentation/admin-guide/mm/pagemap.rst.
 const PRESENT_OR_SWAPPED: u64 = 3 << 62;
 
-/// Writable private anonymous mappings, the program's stack excluded: what is managed.
-pub(crate) fn manageable(thread: u32) -> io::Result<Vec<Range<u64>>> {
-    let text = fs::read_to_string(format!("/proc/{thread}/maps"))?;
-    Ok(text.lines().filter_map(manageable_line).collect())
+/// A mapping that can be managed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mapping {
+    pub(crate) range: Range<u64>,
+    /// Where the next mapping begins: up to there it may have grown since.
+    pub(crate) room_end: u64,
 }
 
-/// `start-end perms offset device inode name`
-fn manageable_line(line: &str) -> Option<Range<u64>> {
+/// Writable private anonymous mappings, the program's stack excluded: what is managed.
+pub(crate) fn manageable(thread: u32) -> io::Result<Vec<Mapping>> {
+    Ok(manageable_lines(&fs::read_to_string(format!("/proc/{thread}/maps"))?))
+}
+
+fn manageable_lines(text: &str) -> Vec<Mapping> {
+    let mut found = Vec::new();
+    let mut next_start = u64::MAX;
+    for line in text.lines().rev() {
+        let Some((range, manageable)) = parse_line(line) else { continue };
+        let start = range.start;
+        if manageable {
+            let room_end = if next_start == u64::MAX { range.end } else { next_start };
+            found.push(Mapping { range, room_end });
+        }
+        next_start = start;
+    }
+    found.reverse();
+    found
+}
+
+/// `start-end perms offset device inode name`: the range, and whether it can be managed.
+fn parse_line(line: &str) -> Option<(Range<u64>, bool)> {
     let mut words = line.split_ascii_whitespace();
     let (range, permissions) = (words.next()?, words.next()?);
     let inode = words.nth(2)?;
     let name = words.next().unwrap_or_default();
     let anonymous = inode == "0" && (name.is_empty() || name == "[heap]" || name.starts_with("[anon:"));
-    if permissions != "rw-p" || !anonymous {
-        return None;
-    }
     let (start, end) = range.split_once('-')?;
-    Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)
+    let range = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
+    Some((range, permissions == "rw-p" && anonymous))
 }
 
 /// Whether a process has the ring of a resident thread mapped: it is entered, or shares its memory with one that is.
@@ -77,30 +98,32 @@ pub(crate) fn present(thread: u32, address: u64, count: usize) -> io::Result<Vec
     PageMap::open(thread)?.present(address, count)
 }
 
-/// Whether a page is missing.
-pub(crate) fn is_missing(pid: u32, address: u64) -> io::Result<bool> {
-    Ok(!present(pid, address, 1)?[0])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn only_writable_private_anonymous_memory_is_manageable() {
-        let check = |line: &str, expect| assert_eq!(manageable_line(line), expect, "{line}");
-        check("7f00-7f10 rw-p 00000000 00:00 0 ", Some(0x7f00..0x7f10));
-        check("1000-2000 rw-p 00000000 00:00 0                          [heap]", Some(0x1000..0x2000));
-        check(
-            "1000-2000 rw-p 00000000 00:00 0                          [anon:stack 1]",
-            Some(0x1000..0x2000),
-        );
-        check("1000-2000 rw-p 00000000 00:00 0                          [stack]", None);
-        check("1000-2000 r--p 00000000 00:00 0", None);
-        check("1000-2000 rwxp 00000000 00:00 0", None);
-        check("1000-2000 rw-s 00000000 00:00 0", None);
-        check("1000-2000 rw-p 00002000 08:01 1234                       /usr/lib/libc.so", None);
+        let check = |line: &str, expect: Option<bool>| {
+            assert_eq!(parse_line(line).map(|(_, manageable)| manageable), expect, "{line}");
+        };
+        check("7f00-7f10 rw-p 00000000 00:00 0 ", Some(true));
+        check("1000-2000 rw-p 00000000 00:00 0                          [heap]", Some(true));
+        check("1000-2000 rw-p 00000000 00:00 0                          [anon:stack 1]", Some(true));
+        check("1000-2000 rw-p 00000000 00:00 0                          [stack]", Some(false));
+        check("1000-2000 r--p 00000000 00:00 0", Some(false));
+        check("1000-2000 rwxp 00000000 00:00 0", Some(false));
+        check("1000-2000 rw-s 00000000 00:00 0", Some(false));
+        check("1000-2000 rw-p 00002000 08:01 1234                       /usr/lib/libc.so", Some(false));
         check("nonsense", None);
+    }
+
+    #[test]
+    fn a_mapping_has_room_up_to_the_next_one() {
+        let text = "1000-2000 rw-p 0 00:00 0\n5000-6000 r--p 0 00:00 0\n6000-7000 rw-p 0 00:00 0\n";
+        let found = manageable_lines(text);
+        assert_eq!(found[0], Mapping { range: 0x1000..0x2000, room_end: 0x5000 });
+        assert_eq!(found[1], Mapping { range: 0x6000..0x7000, room_end: 0x7000 }, "the last one has none");
     }
 
     #[test]

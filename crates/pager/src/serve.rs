@@ -232,7 +232,7 @@ impl<'a> Server<'a> {
         let Some(space) = core.space(fault.space) else { return core };
         if space.is_ours(fault.address) {
             // A page that the program had given back and the kernel took while it was on its way out: zeros.
-            uffd::zeropage(space.uffd.as_fd(), fault.address, PAGE);
+            space.uffd.zeropage(fault.address, PAGE);
             return core;
         }
         core.watch_access(fault.space, fault.exact, fault.write, fault.thread, fault.since);
@@ -286,10 +286,10 @@ impl<'a> Server<'a> {
         let len = core.empty_run(fault.space, page, fault.address);
         let Some(space) = core.space(fault.space) else { return core };
         let discards = space.discards;
-        let mut progress = uffd::zeropage(space.uffd.as_fd(), fault.address, len * PAGE);
+        let mut progress = space.uffd.zeropage(fault.address, len * PAGE);
         if progress.done == 0 && len > 1 {
             // The run may cross from one mapping into its neighbour, which the kernel refuses as a whole.
-            progress = uffd::zeropage(space.uffd.as_fd(), fault.address, PAGE);
+            progress = space.uffd.zeropage(fault.address, PAGE);
         }
         let done = (progress.done / PAGE) as u32;
         for i in 0..done {
@@ -316,7 +316,7 @@ impl<'a> Server<'a> {
     ) -> MutexGuard<'a, Core> {
         let entry = core.table.get(page);
         let Some(space) = core.space(fault.space) else { return core };
-        let progress = uffd::copy(space.uffd.as_fd(), fault.address, core.standby.address(entry.place), PAGE);
+        let progress = space.uffd.copy(fault.address, core.standby.address(entry.place));
         if progress.done == PAGE {
             core.became_resident(page, entry, Admission::Reclaimed);
             core.counters.reclaimed += 1;
@@ -401,7 +401,7 @@ impl<'a> Server<'a> {
                     self.requests.extend(request);
                 }
                 State::Standby => {
-                    let progress = uffd::copy(uffd.as_fd(), address, core.standby.address(entry.place), PAGE);
+                    let progress = uffd.copy(address, core.standby.address(entry.place));
                     if progress.done == PAGE {
                         core.became_resident(page, entry, Admission::Found);
                     }
@@ -444,13 +444,13 @@ impl<'a> Server<'a> {
         let missing = fault.doubts > DOUBTS_MAX
             || pid.is_some_and(|pid| crate::procfs::is_missing(pid, fault.address).unwrap_or(false));
         if !missing {
-            let _ = uffd::wake(uffd.as_fd(), fault.address, PAGE);
+            uffd.wake(fault.address, PAGE);
             core.waited(fault.since, false);
             return core;
         }
         let mut entry = core.table.get(page);
         if entry.discarded {
-            let progress = uffd::zeropage(uffd.as_fd(), fault.address, PAGE);
+            let progress = uffd.zeropage(fault.address, PAGE);
             if progress.done == PAGE {
                 if let Some(slot) = entry.slot.take() {
                     core.slot_release(slot);
@@ -466,7 +466,7 @@ impl<'a> Server<'a> {
             fault.address
         ));
         tracing::error!(?entry, ?fault, "a resident page is missing");
-        uffd::poison(uffd.as_fd(), fault.address, PAGE);
+        uffd.poison(fault.address);
         core
     }
 
@@ -485,7 +485,7 @@ impl<'a> Server<'a> {
                 let entry = core.table.get(page);
                 core.became_resident(page, entry, Admission::Found);
                 if let Some(space) = core.space(fault.space) {
-                    let _ = uffd::wake(space.uffd.as_fd(), fault.address, PAGE);
+                    space.uffd.wake(fault.address, PAGE);
                 }
             }
             // The mappings are changing, or there is no memory just now.
@@ -493,7 +493,7 @@ impl<'a> Server<'a> {
             // The mapping or the process is gone; its message is on the way.
             Some(libc::ENOENT | libc::ESRCH | libc::EINVAL | libc::EFAULT) => {
                 if let Some(space) = core.space(fault.space) {
-                    let _ = uffd::wake(space.uffd.as_fd(), fault.address, PAGE);
+                    space.uffd.wake(fault.address, PAGE);
                 }
             }
             _ => core.warn(format!(
@@ -508,7 +508,7 @@ impl<'a> Server<'a> {
     fn tell_lost(&self, core: &Core, fault: Fault) {
         let Some(space) = core.space(fault.space) else { return };
         if core.can_poison {
-            uffd::poison(space.uffd.as_fd(), fault.address, PAGE);
+            space.uffd.poison(fault.address);
         } else if let Some(pid) = space.pid {
             let _ = rackmem_uapi::process::signal_thread(pid, fault.thread, libc::SIGBUS);
         }
@@ -564,12 +564,12 @@ fn install(
     }
     let (id, address) = core.table.place(fetch.page);
     let Some(space) = core.space(id) else { return };
-    let progress = uffd::copy(space.uffd.as_fd(), address, source, PAGE);
+    let progress = space.uffd.copy(address, source);
     if progress.done == PAGE
         || progress.error.as_ref().and_then(std::io::Error::raw_os_error) == Some(libc::EEXIST)
     {
         if progress.done != PAGE {
-            let _ = uffd::wake(space.uffd.as_fd(), address, PAGE);
+            space.uffd.wake(address, PAGE);
         }
         let how = if fetch.waiter.is_some() { Admission::Fetched } else { Admission::Prefetched };
         core.became_resident(fetch.page, entry, how);

@@ -1,11 +1,10 @@
 //! One address space under management: the target's, or that of one of its descendants.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rackmem_inject::Resident;
 use rackmem_types::PAGE_SIZE;
 
+use crate::kernel::{Inhabitant, Mapping};
 use crate::ranges::RangeSet;
 
 /// Pages that can leave in one batch. Half a millisecond of moving; longer batches make a fork wait longer.
@@ -18,7 +17,7 @@ pub(crate) const STAGING_BYTES: u64 = (STAGING_PAGES * PAGE_SIZE) as u64;
 /// What lives in a process besides the program, once it can be evicted from.
 #[derive(Clone)]
 pub(crate) struct Inside {
-    pub(crate) resident: Arc<Resident>,
+    pub(crate) resident: Arc<dyn Inhabitant>,
     /// The userfaultfd's number in the resident thread's descriptor table.
     pub(crate) uffd: i32,
     /// Address of the staging area, where leaving pages are moved to.
@@ -29,7 +28,7 @@ pub(crate) struct Inside {
 
 /// An address space.
 pub(crate) struct Space {
-    pub(crate) uffd: Arc<OwnedFd>,
+    pub(crate) uffd: Arc<dyn Mapping>,
     /// The process, once it is known: a forked child's id is found out a little later.
     pub(crate) pid: Option<u32>,
     /// `None` in a forked child that nobody has entered yet: its faults are answered, but nothing leaves it.

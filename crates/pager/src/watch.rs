@@ -1,7 +1,7 @@
 //! Watching one page: the page is taken out of the target again after every access, so that the next one shows.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rackmem_control::Access;
 
@@ -11,6 +11,10 @@ use crate::table::SpaceId;
 
 /// Accesses kept until they are fetched: a program that hammers the page cannot fill the memory.
 const ACCESSES_MAX: usize = 4096;
+
+/// How long the page stays after an access before it is taken out again: the thread that waited must get to make its
+/// access, or it would be reported, and wait, once more.
+const STAY: Duration = Duration::from_millis(1);
 
 /// A watched page.
 pub(crate) struct Watched {
@@ -57,7 +61,7 @@ impl Core {
 
     /// The watched page, if it is in the target and must be taken out again.
     pub(crate) fn watched_page(&self) -> Option<rackmem_policy::PageRef> {
-        let watched = self.watched.as_ref()?;
+        let watched = self.watched.as_ref().filter(|watched| watched.last.is_none_or(|at| at.elapsed() >= STAY))?;
         let page = self.table.find(watched.space, watched.page)?;
         (self.table.get(page).state == State::Resident).then_some(page)
     }
