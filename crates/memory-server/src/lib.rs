@@ -32,6 +32,7 @@ mod batch;
 mod config;
 mod connection;
 mod error;
+mod freeing;
 mod listen;
 mod metrics;
 mod metrics_http;

@@ -23,7 +23,7 @@ use crate::regions::RegionsFile;
 use crate::session::{Session, Store};
 use crate::shutdown::Shutdown;
 use crate::stream::Stream;
-use crate::{metrics_http, tls};
+use crate::{freeing, metrics_http, tls};
 
 /// How often leases and the regions file are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(200);
@@ -105,6 +105,8 @@ impl Server {
         };
         let begun = (|| {
             let (its_store, its_shutdown) = (Arc::clone(store), shutdown.clone());
+            let jobs = store.freeing.open();
+            start("freeing", Box::new(move || freeing::run(&jobs)))?;
             start("housekeeping", Box::new(move || keep_house(&its_store, regions, &its_shutdown)))?;
             if let Some(listener) = metrics {
                 let (its_store, its_shutdown) = (Arc::clone(store), shutdown.clone());
@@ -167,6 +169,7 @@ impl Front {
         }
         drop(listeners);
         self.drain();
+        self.store.freeing.close();
     }
 
     /// Starts a connection's thread, unless a limit forbids it.

@@ -3,6 +3,7 @@
 //! A session is one connection's state. It takes requests one after another and adds answers to a [`Batch`]; whoever owns
 //! the socket does the rest. The tests and the fuzz target feed it bytes directly.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use rackmem_wire::{
 
 use crate::batch::Batch;
 use crate::config::Limits;
+use crate::freeing::{Freeing, Job};
 use crate::metrics::Metrics;
 use crate::spin::Spinners;
 use rackmem_types::{PageData, PageVersion};
@@ -28,6 +30,7 @@ pub struct Store {
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
     pub(crate) spinners: Spinners,
+    pub(crate) freeing: Freeing,
 }
 
 impl Store {
@@ -35,7 +38,8 @@ impl Store {
     pub fn new(pages: u64, epoch: u64, token: Option<Vec<u8>>, limits: Limits) -> Self {
         let pool = Mutex::new(Pool::new(pages));
         let spinners = Spinners::new(std::thread::available_parallelism().map_or(1, usize::from));
-        Self { pool, epoch, started: Instant::now(), token, limits, metrics: Metrics::default(), spinners }
+        let (metrics, freeing) = (Metrics::default(), Freeing::default());
+        Self { pool, epoch, started: Instant::now(), token, limits, metrics, spinners, freeing }
     }
 
     /// The pool; held for the time of a look-up or a change, never while memory is given back.
@@ -106,6 +110,8 @@ pub struct Session {
     open: Vec<Arc<Segment>>,
     records: Vec<PageRecord>,
     statuses: Vec<u8>,
+    /// What a discard left to be freed.
+    rest: Vec<Range<u64>>,
 }
 
 /// A refusal: code, number, sentence.
@@ -122,6 +128,7 @@ impl Session {
             open: Vec::new(),
             records: Vec::with_capacity(PAGES_PER_FRAME_MAX),
             statuses: Vec::with_capacity(PAGES_PER_FRAME_MAX),
+            rest: Vec::new(),
         }
     }
 
@@ -287,7 +294,10 @@ impl Session {
         if batch.holds(segment, pages) {
             return Ok(Flow::SendFirst);
         }
-        let discarded = segment.discard(ranges, up_to).map_err(|_| gone(segment.id()))?;
+        let discarded = segment.discard(ranges, up_to, &mut self.rest).map_err(|_| gone(segment.id()))?;
+        for pages in self.rest.drain(..) {
+            self.store.freeing.give(Job::Pages(Arc::clone(segment), pages));
+        }
         self.store.metrics.pages_discarded.inc_by(discarded);
         Ok(Flow::Next)
     }
@@ -369,8 +379,9 @@ impl Session {
         let removed = self.store.pool().remove(segment);
         self.open.retain(|open| open.id() != segment);
         let removed = removed.map_err(|error| refusal(&error))?;
-        removed.clear();
+        removed.close();
         tracing::info!(segment, name = removed.name(), "a segment is destroyed by its owner");
+        self.store.freeing.give(Job::Segment(removed));
         batch.answer(id, &Answer::Ok);
         Ok(Flow::Next)
     }

@@ -161,7 +161,7 @@ impl Pool {
     }
 
     /// Takes a segment out of the pool. Its capacity is free at once, its memory when the caller calls
-    /// [`Segment::clear`], which may take long and is best done without the pool's lock.
+    /// [`Segment::clear`], which takes long and is best done without the pool's lock.
     pub fn remove(&mut self, id: u64) -> Result<Arc<Segment>, PoolError> {
         let entry = self.segments.remove(&id).ok_or(PoolError::NoSegment(id))?;
         self.reserved -= entry.segment.pages();

@@ -7,9 +7,12 @@
 //! touching a page behind the end of a file would kill the server.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use rackmem_types::{PAGE_SIZE, PageData, PageHash, PageVersion};
 use rackmem_uapi::shared::SharedMemory;
@@ -18,6 +21,14 @@ use rustix::fs::{MemfdFlags, SealFlags};
 
 /// Bytes of a page's record behind the pages.
 pub const META_BYTES: usize = 16;
+
+/// Pages that a discard gives back to the kernel itself, in 0.06 ms; whoever else uses the segment waits for it. The rest is
+/// for [`Segment::free`], in steps of as many.
+const FREE_AT_ONCE_PAGES: u64 = 1024;
+
+/// Rest between two steps of [`Segment::free`]. Without it, the lock would be taken again before anybody who waits for it
+/// is awake.
+const FREE_REST: Duration = Duration::from_micros(50);
 
 /// The segment was taken out of the pool while a connection still had it open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +105,8 @@ impl Segment {
 
     /// Where things lie in the memory, and its descriptor, for a client that maps it.
     pub fn map(&self) -> (Mapped, BorrowedFd<'_>) {
+        // Whoever frees pages looks at it under the lock.
+        let _alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
         self.mapped.store(true, Ordering::Relaxed);
         (self.layout(), self.memory.as_fd())
     }
@@ -178,9 +191,17 @@ impl Segment {
     }
 
     /// Forgets the pages whose version is at most `up_to` and gives their memory back. What lies outside the segment is
-    /// ignored. Returns how many there were.
-    pub fn discard(&self, ranges: &[PageRange], up_to: PageVersion) -> Result<u64, Gone> {
+    /// ignored. Returns how many there were. Where they are many, the caller has [`Segment::free`] do the rest, of what is
+    /// appended to `rest`.
+    pub fn discard(
+        &self,
+        ranges: &[PageRange],
+        up_to: PageVersion,
+        rest: &mut Vec<Range<u64>>,
+    ) -> Result<u64, Gone> {
         let _alive = self.lock()?;
+        // Who has mapped the segment may write a page at any later time, without a lock.
+        let mut at_once = if self.mapped.load(Ordering::Relaxed) { u64::MAX } else { FREE_AT_ONCE_PAGES };
         let mut discarded = 0;
         for range in ranges {
             let end = range.first.get().saturating_add(range.count.get()).min(self.pages);
@@ -188,8 +209,13 @@ impl Segment {
             while page < end {
                 let goes = |page: &u64| (1..=up_to).contains(&self.meta(*page).load().0);
                 let run = (page..end).take_while(goes).count() as u64;
-                if run > 0 {
-                    self.forget(page, run);
+                // The record goes first: a reader finds a page absent rather than empty.
+                (page..page + run).for_each(|page| self.meta(page).store((0, 0)));
+                if run > at_once {
+                    rest.push(page..page + run);
+                } else if run > 0 {
+                    at_once -= run;
+                    self.give_back(page, run);
                 }
                 discarded += run;
                 page += run + 1;
@@ -203,19 +229,46 @@ impl Segment {
         Ok(discarded)
     }
 
-    /// Forgets pages that are there. The record goes first: a reader finds a page absent rather than empty.
-    fn forget(&self, first: u64, count: u64) {
-        for page in first..first + count {
-            self.meta(page).store((0, 0));
+    /// Gives back the memory of what a discard left over, except for pages that were written since. Takes its time, with
+    /// pauses for others. Once a client has mapped the segment nothing is done: its memory goes when the pages are used
+    /// again, or with the segment.
+    pub fn free(&self, pages: Range<u64>) {
+        let mut first = pages.start;
+        while first < pages.end {
+            let end = first.saturating_add(FREE_AT_ONCE_PAGES).min(pages.end).min(self.pages);
+            let Ok(alive) = self.lock() else { return };
+            if self.mapped.load(Ordering::Relaxed) {
+                return;
+            }
+            let mut page = first;
+            while page < end {
+                let run = (page..end).take_while(|page| self.meta(*page).load().0 == 0).count() as u64;
+                if run > 0 {
+                    self.give_back(page, run);
+                }
+                page += run + 1;
+            }
+            drop(alive);
+            thread::sleep(FREE_REST);
+            first = end;
         }
+    }
+
+    /// Gives back the memory of absent pages. The lock is held.
+    fn give_back(&self, first: u64, count: u64) {
         // Memory that the kernel does not take back stays in use, nothing worse: nobody reads an absent page.
         let _ = self.memory.punch_hole(first as usize * PAGE_SIZE, count as usize * PAGE_SIZE);
     }
 
-    /// Gives all memory back, after the segment was taken out of the pool; whoever still has it open gets [`Gone`].
-    pub fn clear(&self) {
+    /// Ends the use of a segment that was taken out of the pool: whoever still has it open gets [`Gone`].
+    pub fn close(&self) {
         *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        // As in `forget`; the memory goes with the last reference at the latest.
+    }
+
+    /// Closes the segment and gives all its memory back.
+    pub fn clear(&self) {
+        self.close();
+        // As in `give_back`; the memory goes with the last reference at the latest.
         let _ = self.memory.punch_hole(0, self.memory.len());
     }
 
@@ -313,7 +366,7 @@ mod tests {
         assert!((100..=102).contains(&used()), "{} pages", used());
         let ranges =
             [PageRange::new(0, 100), PageRange::new(190, u64::MAX), PageRange::new(u64::MAX, u64::MAX)];
-        assert_eq!(segment.discard(&ranges, 1).unwrap(), 50 + 5);
+        assert_eq!(segment.discard(&ranges, 1, &mut Vec::new()).unwrap(), 50 + 5);
         assert_eq!(segment.filled(), 45);
         assert_eq!(get(&segment, 0).0.status(), Some(PageStatus::Missing));
         assert_eq!(put(&segment, 0, 1, 8), StoreStatus::Ok, "a discarded page starts anew");
@@ -329,11 +382,46 @@ mod tests {
             put(&segment, page, version, page as u8 + 1);
         }
         let all = [PageRange::new(0, 8)];
-        assert_eq!(segment.discard(&all, 0).unwrap(), 0);
-        assert_eq!(segment.discard(&all, 4).unwrap(), 3);
+        assert_eq!(segment.discard(&all, 0, &mut Vec::new()).unwrap(), 0);
+        assert_eq!(segment.discard(&all, 4, &mut Vec::new()).unwrap(), 3);
         let left: Vec<u64> = (0..8).filter(|page| get(&segment, *page).0.is_ok()).collect();
         assert_eq!((left, get(&segment, 2).1, segment.filled()), (vec![2], [3; PAGE_SIZE], 1));
-        assert_eq!(segment.discard(&all, u64::MAX).unwrap(), 1);
+        assert_eq!(segment.discard(&all, u64::MAX, &mut Vec::new()).unwrap(), 1);
+    }
+
+    #[test]
+    fn what_a_large_discard_left_over_is_freed_unless_it_is_in_use_again() {
+        const PAGES: u64 = 3 * FREE_AT_ONCE_PAGES;
+        let used =
+            |segment: &Segment| rustix::fs::fstat(segment.memory().as_fd()).unwrap().st_blocks * 512 / 4096;
+        for is_mapped in [false, true] {
+            let segment = segment(PAGES);
+            (0..PAGES).for_each(|page| assert_eq!(put(&segment, page, 1, 1), StoreStatus::Ok));
+            let records_only = used(&segment) - PAGES as i64;
+            if is_mapped {
+                segment.map();
+            }
+            let mut rest = Vec::new();
+            let ranges = [PageRange::new(0, 10), PageRange::new(10, PAGES)];
+            assert_eq!(segment.discard(&ranges, 1, &mut rest).unwrap(), PAGES);
+            if is_mapped {
+                assert_eq!((used(&segment), rest), (records_only, vec![]), "all at once");
+                continue;
+            }
+            assert_eq!(rest, [10..PAGES]);
+            assert_eq!(used(&segment), records_only + PAGES as i64 - 10);
+            assert_eq!(get(&segment, 2000).0.status(), Some(PageStatus::Missing), "absent, freed or not");
+            assert_eq!(put(&segment, 2000, 2, 2), StoreStatus::Ok);
+            segment.free(rest.remove(0));
+            assert_eq!((used(&segment), segment.filled()), (records_only + 1, 1));
+            assert_eq!(get(&segment, 2000).1, [2; PAGE_SIZE]);
+            // What is mapped later on is no longer touched.
+            assert_eq!(put(&segment, 0, 3, 3), StoreStatus::Ok);
+            segment.map();
+            segment.memory().write(PAGE_SIZE, &[4; PAGE_SIZE]);
+            segment.free(0..PAGES);
+            assert_eq!(used(&segment), records_only + 3);
+        }
     }
 
     #[test]
