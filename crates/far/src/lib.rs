@@ -6,8 +6,9 @@
 //!
 //! What a user of this crate can rely on: a page comes back as it was stored last, or with an error; never as zeros
 //! and never damaged. What it must do itself: give each slot rising versions for as long as the far memory lives (a
-//! server refuses the others), compare the version that comes back with the one it stored, and discard and reuse a slot
-//! through one and the same port, because two ports are not ordered with each other.
+//! server refuses the others), compare the version that comes back with the one it stored, discard and reuse a slot
+//! through one and the same port, because two ports are not ordered with each other, and give the discard a version below
+//! all that the slot gets afterwards, because a port's connections from before and after a cut are not ordered either.
 //!
 //! This crate decides nothing about pages: which leave, when, or where they go is the pager's business.
 
