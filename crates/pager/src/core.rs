@@ -24,8 +24,8 @@ use rackmem_policy::{Admission, Eviction, PageRef, Prefetcher, S3Fifo};
 use rackmem_types::{PAGE_SIZE, PageVersion, Slot};
 
 use crate::entry::{Entry, State};
-use crate::kernel::Mapping;
 use crate::journal::{Happening, Journal, JournalRecord};
+use crate::kernel::Mapping;
 use crate::space::{BATCH_PAGES, Space};
 use crate::standby::Standby;
 use crate::table::{CHUNK_BYTES, CHUNK_PAGES, PageTable, SpaceId};

@@ -164,8 +164,8 @@ fn move_entry(core: &mut Core, id: SpaceId, from: u64, to: u64) -> bool {
 fn fork(core: &mut Core, id: SpaceId, child: OwnedFd) -> Option<SpaceId> {
     let parent = core.space(id)?;
     let (regions, badge_address, discards) = (parent.regions.clone(), parent.badge_address, parent.discards);
-    let badge = core.badge();
     let uffd = parent.uffd.child(child);
+    let badge = core.badge();
     let mut page = [0u8; PAGE as usize];
     page[..8].copy_from_slice(&badge.to_ne_bytes());
     // The badge page is wiped in every child (MADV_WIPEONFORK), so this cannot find it filled.

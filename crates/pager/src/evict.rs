@@ -11,11 +11,12 @@
 //!
 //! A fault may take a page back at any time after step 3.
 
+use std::ops::Range;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use rackmem_far::{Event as FarEvent, FarMemory, PageError, Port, WriteRequest};
+use rackmem_far::{Event as FarEvent, FarError, PageError, WriteRequest};
 use rackmem_policy::{Admission, Eviction, PageRef};
 use rackmem_types::{PAGE_SIZE, PageData, PageHash, PageVersion, Slot, is_zero};
 
@@ -26,6 +27,7 @@ use crate::extract::{Extractor, Outcome};
 use crate::journal::Happening;
 use crate::space::{BATCH_PAGES, Inside};
 use crate::table::SpaceId;
+use crate::transfer::Transfer;
 
 /// Stores that may be unanswered before the evictor waits: four batches keep the pipe full.
 const STORES_MAX: usize = 4 * BATCH_PAGES;
@@ -44,11 +46,14 @@ struct Store {
     checksum: u64,
 }
 
+/// Reserves more far memory: its slots, or `None` if nobody has room.
+pub(crate) type Grow<'a> = Box<dyn FnMut() -> Result<Option<Range<u32>>, FarError> + Send + 'a>;
+
 /// The evictor's own state.
-pub(crate) struct Evictor<'a> {
+pub(crate) struct Evictor<'a, P> {
     shared: &'a Shared,
-    far: FarMemory,
-    port: Port,
+    port: P,
+    grow: Grow<'a>,
     extractor: Extractor,
     victims: Vec<PageRef>,
     /// The batch in order of address: page, address.
@@ -62,12 +67,12 @@ pub(crate) struct Evictor<'a> {
     near: Option<Slot>,
 }
 
-impl<'a> Evictor<'a> {
-    pub(crate) fn new(shared: &'a Shared, far: FarMemory, port: Port, can_move: bool) -> Self {
+impl<'a, P: Transfer> Evictor<'a, P> {
+    pub(crate) fn new(shared: &'a Shared, port: P, grow: Grow<'a>, can_move: bool) -> Self {
         Self {
             shared,
-            far,
             port,
+            grow,
             extractor: Extractor::new(can_move),
             victims: Vec::with_capacity(BATCH_PAGES),
             batch: Vec::with_capacity(BATCH_PAGES),
@@ -83,7 +88,6 @@ impl<'a> Evictor<'a> {
     /// Evicts until the pager stops.
     pub(crate) fn run(&mut self) {
         while !self.shared.stop.load(Relaxed) {
-            self.answers(Duration::ZERO);
             if !self.step() {
                 self.rest();
             }
@@ -91,8 +95,9 @@ impl<'a> Evictor<'a> {
     }
 
     /// One round. `false`: there is nothing to do until something happens.
-    fn step(&mut self) -> bool {
-        self.grow();
+    pub(crate) fn step(&mut self) -> bool {
+        self.answers(Duration::ZERO);
+        self.reserve();
         let mut core = self.shared.lock();
         core.ceiling_lower();
         let watched = core.watched_page();
@@ -352,7 +357,7 @@ impl<'a> Evictor<'a> {
     }
 
     /// Reserves more far memory when little is left.
-    fn grow(&mut self) {
+    fn reserve(&mut self) {
         let core = self.shared.lock();
         let enough = core.slots.free() >= SLOTS_LOW || core.local() + 2 * core.headroom() <= core.limit;
         let enough = enough && (core.watched.is_none() || core.slots.free() >= SLOTS_LOW);
@@ -361,7 +366,7 @@ impl<'a> Evictor<'a> {
         if enough || (full && !self.shared.far_retry()) {
             return;
         }
-        let grown = self.far.grow();
+        let grown = (self.grow)();
         let mut core = self.shared.lock();
         match grown {
             Ok(Some(slots)) => {

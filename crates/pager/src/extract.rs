@@ -6,14 +6,13 @@
 
 use std::collections::HashMap;
 
-use rackmem_inject::{Call, paused};
+use rackmem_inject::InjectError;
 use rackmem_policy::PageRef;
 use rackmem_types::PageData;
-use rackmem_uapi::process::read_pages;
-use rackmem_uapi::uffd::{MOVE_BYTES, MOVE_DONE_OFFSET, UFFDIO_MOVE, move_argument};
 
 use crate::Shared;
 use crate::core::PAGE;
+use crate::kernel::{Advice, Move, Moved};
 use crate::space::{BATCH_PAGES, Inside, STAGING_BYTES, STAGING_PAGES};
 use crate::table::SpaceId;
 
@@ -40,12 +39,19 @@ pub(crate) struct Extractor {
     staged: HashMap<SpaceId, usize>,
     /// Pages that are shared with a forked process: they must be the target's own before they can be moved.
     shared_pages: Vec<u64>,
-    results: Vec<i64>,
+    moves: Vec<Move>,
+    moved: Vec<Moved>,
 }
 
 impl Extractor {
     pub(crate) fn new(can_move: bool) -> Self {
-        Self { can_move, staged: HashMap::new(), shared_pages: Vec::new(), results: Vec::new() }
+        Self {
+            can_move,
+            staged: HashMap::new(),
+            shared_pages: Vec::new(),
+            moves: Vec::new(),
+            moved: Vec::new(),
+        }
     }
 
     /// Takes the pages of `batch` (sorted by address) out; one outcome each.
@@ -63,8 +69,8 @@ impl Extractor {
             self.move_out(id, inside, batch, pages, outcomes);
         } else {
             // If the program cannot be stopped just now, everything stays and is tried again.
-            let (pid, thread) = (inside.resident.pid(), inside.resident.thread());
-            let _ = paused(pid, thread, || drop_out(shared, id, inside, batch, pages, outcomes));
+            let mut work = || drop_out(shared, id, inside, batch, pages, outcomes);
+            let _ = inside.resident.paused(&mut work);
         }
     }
 
@@ -91,12 +97,8 @@ impl Extractor {
             let _ = self.move_runs(inside, base, batch, &singles, outcomes, &mut Vec::new());
         }
         for (at, len) in left_runs(outcomes) {
-            let read =
-                read_pages(inside.resident.thread(), base + at as u64 * PAGE, &mut pages[at..at + len]);
-            if !matches!(read, Ok(count) if count == len) {
-                // Only a process that is being torn down cannot be read; nobody will ask for its pages.
-                tracing::debug!(pid = inside.resident.pid(), ?read, "leaving pages could not be read");
-            }
+            // Only a process that is being torn down cannot be read; nobody will ask for its pages.
+            inside.resident.read(base + at as u64 * PAGE, &mut pages[at..at + len]);
         }
     }
 
@@ -108,29 +110,20 @@ impl Extractor {
         runs: &[Run],
         outcomes: &mut [Outcome],
         again: &mut Vec<Run>,
-    ) -> Result<(), rackmem_inject::InjectError> {
-        let mut session = inside.resident.session();
-        let mut calls = Vec::with_capacity(runs.len());
-        for (i, &(at, len)) in runs.iter().enumerate() {
-            let argument = move_argument(base + at as u64 * PAGE, batch[at].1, len as u64 * PAGE);
-            session.scratch_write(i * MOVE_BYTES, &argument);
-            let place = session.scratch_address(i * MOVE_BYTES);
-            let arguments = [inside.uffd as u64, UFFDIO_MOVE.into(), place, 0, 0, 0];
-            calls.push(Call { number: libc::SYS_ioctl, arguments, gated: true });
-        }
-        session.run(&calls, &mut self.results)?;
-        for (i, &(at, len)) in runs.iter().enumerate() {
-            let mut done = [0; 8];
-            session.scratch_read(i * MOVE_BYTES + MOVE_DONE_OFFSET, &mut done);
-            let result = self.results[i];
-            let moved =
-                if result == 0 { len } else { (i64::from_ne_bytes(done).max(0) as u64 / PAGE) as usize };
-            let moved = moved.min(len);
-            outcomes[at..at + moved].fill(Outcome::Left);
-            if moved > 0 || result == 0 {
+    ) -> Result<(), InjectError> {
+        self.moves.clear();
+        self.moves.extend(runs.iter().map(|&(at, len)| Move {
+            to: base + at as u64 * PAGE,
+            from: batch[at].1,
+            pages: len,
+        }));
+        inside.resident.move_out(inside.uffd, &self.moves, &mut self.moved)?;
+        for (&(at, len), moved) in runs.iter().zip(&self.moved) {
+            outcomes[at..at + moved.pages].fill(Outcome::Left);
+            if moved.pages > 0 || moved.errno == 0 {
                 continue;
             }
-            match -result as i32 {
+            match moved.errno {
                 libc::ENOENT => outcomes[at] = Outcome::Absent,
                 libc::EBUSY => self.shared_pages.push(batch[at].1),
                 libc::EINVAL if len > 1 => again.push((at, len)),
@@ -146,20 +139,16 @@ impl Extractor {
         if !self.can_move {
             return;
         }
-        let mut calls = Vec::new();
+        let mut advice = Vec::new();
         let staged = self.staged.entry(id).or_insert(0);
         if *staged + BATCH_PAGES > STAGING_PAGES {
             *staged = 0;
-            let arguments = [inside.staging, STAGING_BYTES, libc::MADV_DONTNEED as u64, 0, 0, 0];
-            calls.push(Call::new(libc::SYS_madvise, arguments));
+            advice.push((inside.staging, STAGING_BYTES, libc::MADV_DONTNEED));
         }
-        for address in self.shared_pages.drain(..) {
-            let arguments = [address, PAGE, libc::MADV_POPULATE_WRITE as u64, 0, 0, 0];
-            calls.push(Call::new(libc::SYS_madvise, arguments));
-        }
-        if !calls.is_empty() {
+        advice.extend(self.shared_pages.drain(..).map(|address| (address, PAGE, libc::MADV_POPULATE_WRITE)));
+        if !advice.is_empty() {
             // Fails only when the process is gone; a page that could not be made its own is tried again in its turn.
-            let _ = inside.resident.session().run(&calls, &mut self.results);
+            let _ = inside.resident.advise(&advice, &mut Vec::new());
         }
     }
 }
@@ -173,7 +162,6 @@ fn drop_out(
     pages: &mut [PageData],
     outcomes: &mut [Outcome],
 ) {
-    let thread = inside.resident.thread();
     // With every thread stopped none can be inside a change of mappings, so no message is unread. If one was read since
     // the batch was planned, the plan is void.
     {
@@ -183,28 +171,27 @@ fn drop_out(
         }
         core.dropping = Some(id);
     }
-    let mut calls = Vec::new();
     for (at, len) in runs(batch) {
-        let present = crate::procfs::present(thread, batch[at].1, len).unwrap_or_default();
+        let present = inside.resident.present(batch[at].1, len).unwrap_or_default();
         for (i, outcome) in outcomes[at..at + len].iter_mut().enumerate() {
             *outcome = if present.get(i).copied().unwrap_or(false) { Outcome::Left } else { Outcome::Absent };
         }
     }
+    let mut drops: Vec<Run> = Vec::new();
     for (at, len) in left_runs(outcomes) {
         for (at, len) in runs(&batch[at..at + len]).into_iter().map(|(first, len)| (at + first, len)) {
-            if !matches!(read_pages(thread, batch[at].1, &mut pages[at..at + len]), Ok(count) if count == len)
-            {
+            if inside.resident.read(batch[at].1, &mut pages[at..at + len]) {
+                drops.push((at, len));
+            } else {
                 outcomes[at..at + len].fill(Outcome::Stayed);
-                continue;
             }
-            let arguments = [batch[at].1, len as u64 * PAGE, libc::MADV_DONTNEED as u64, 0, 0, 0];
-            calls.push((at, len, Call::new(libc::SYS_madvise, arguments)));
         }
     }
+    let advice = |&(at, len): &Run| (batch[at].1, len as u64 * PAGE, libc::MADV_DONTNEED);
+    let advice: Vec<Advice> = drops.iter().map(advice).collect();
     let mut results = Vec::new();
-    let list: Vec<Call> = calls.iter().map(|&(.., call)| call).collect();
-    let ran = inside.resident.session().run(&list, &mut results);
-    for (i, &(at, len, _)) in calls.iter().enumerate() {
+    let ran = inside.resident.advise(&advice, &mut results);
+    for (i, (at, len)) in drops.into_iter().enumerate() {
         if ran.is_err() || results[i] != 0 {
             outcomes[at..at + len].fill(Outcome::Stuck);
         }

@@ -279,13 +279,14 @@ fn register_new(shared: &Shared, id: SpaceId, thread: u32) {
             if space.is_ours(gap.start) {
                 continue;
             }
-            let uffd = space.uffd.as_fd();
+            let uffd = &space.uffd;
             // The mapping may have grown since it was listed. If only its old part were registered it would fall into two,
             // and a program that moves or shrinks what it knows as one would be refused. So the free space behind it is
             // registered with it, unless something that cannot be has come there.
             let end = if gap.end == mapping.range.end { mapping.room_end } else { gap.end };
-            let registered = uffd::register_missing(uffd, gap.start, end - gap.start)
-                .or_else(|_| uffd::register_missing(uffd, gap.start, gap.end - gap.start));
+            let registered = uffd
+                .register(gap.start, end - gap.start)
+                .or_else(|_| uffd.register(gap.start, gap.end - gap.start));
             // Fails where the mapping has gone again, or is another userfaultfd's.
             if let Err(error) = registered {
                 tracing::debug!(?gap, %error, "a mapping was not registered");

@@ -6,12 +6,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rackmem_inject::{Call, InjectError, Pause, Resident, remove};
+use rackmem_inject::{Call, InjectError, Resident, paused, remove};
 use rackmem_types::PageData;
 use rackmem_uapi::process::read_pages;
-use rackmem_uapi::uffd::{
-    self, Event, MOVE_BYTES, MOVE_DONE_OFFSET, Progress, UFFDIO_MOVE, move_argument,
-};
+use rackmem_uapi::uffd::{self, Event, MOVE_BYTES, MOVE_DONE_OFFSET, Progress, UFFDIO_MOVE, move_argument};
 
 use crate::core::PAGE;
 use crate::procfs;
@@ -85,8 +83,8 @@ pub(crate) trait Inhabitant: Send + Sync {
     fn read(&self, address: u64, pages: &mut [PageData]) -> bool;
     /// For each of `count` pages, whether it is there.
     fn present(&self, address: u64, count: usize) -> io::Result<Vec<bool>>;
-    /// Runs `body` while the program stands still.
-    fn paused(&self, body: &mut dyn FnMut()) -> Result<(), InjectError>;
+    /// Runs `work` while the program stands still.
+    fn paused(&self, work: &mut (dyn FnMut() + Send)) -> Result<(), InjectError>;
     /// Takes everything of ours out of the process, the thread last.
     fn leave(&self, inside: &Inside) -> Result<(), InjectError>;
 }
@@ -210,11 +208,8 @@ impl Inhabitant for Resident {
         procfs::present(self.thread(), address, count)
     }
 
-    fn paused(&self, body: &mut dyn FnMut()) -> Result<(), InjectError> {
-        let pause = Pause::begin(self.pid(), self.thread())?;
-        body();
-        drop(pause);
-        Ok(())
+    fn paused(&self, work: &mut (dyn FnMut() + Send)) -> Result<(), InjectError> {
+        paused(self.pid(), self.thread(), work)
     }
 
     fn leave(&self, inside: &Inside) -> Result<(), InjectError> {

@@ -169,7 +169,7 @@ pub fn run(config: PagerConfig) -> Result<(), PagerError> {
     let mut report = config.ready.map(File::from);
 
     let result = std::thread::scope(|scope| {
-        let mut server = Server::new(&shared, serving).map_err(PagerError::Memory)?;
+        let mut faults = FaultThread::new(&shared, serving).map_err(PagerError::Memory)?;
         let shared = &shared;
         let ended = move |what: &str, result: std::io::Result<()>| {
             if let Err(error) = result {
@@ -178,8 +178,16 @@ pub fn run(config: PagerConfig) -> Result<(), PagerError> {
                 std::process::abort();
             }
         };
-        spawn(scope, "fault", move || ended("fault", server.run()))?;
-        let mut evictor = Evictor::new(shared, far.clone(), storing, probes.can_move);
+        spawn(scope, "fault", move || ended("fault", faults.run()))?;
+        let mut evictor = Evictor::new(
+            shared,
+            storing,
+            Box::new({
+                let far = far.clone();
+                move || far.grow()
+            }),
+            probes.can_move,
+        );
         spawn(scope, "evict", move || evictor.run())?;
 
         let outcome = attach(shared, &probes, config.pid, config.exec, &mut report).and_then(|pause| {

@@ -1,35 +1,27 @@
 //! The fault thread: reads what the targets' userfaultfds report and answers it.
 //!
-//! One thread for all spaces of a target. It never waits for anything but its descriptors: a fault that cannot be answered
-//! yet (its page is on the way, its mapping is changing, there is no room) is left and taken up again. Nothing is
-//! allocated per fault.
+//! One thread for all spaces of a target; what it waits for is the business of `poll.rs`. A fault that cannot be answered yet
+//! (its page is on the way, its mapping is changing, there is no room) is left and taken up again. Nothing is allocated
+//! per fault.
 
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rackmem_far::{Event as FarEvent, PageError, Port, ReadRequest};
+use rackmem_far::{Event as FarEvent, PageError, ReadRequest};
 use rackmem_policy::{Admission, PageRef, WINDOW_PAGES_MAX};
 use rackmem_uapi::uffd::{self, Event};
-use rustix::event::{Timespec, epoll};
 
 use crate::Shared;
 use crate::core::{Core, PAGE};
 use crate::entry::State;
 use crate::events::{self, Taken};
 use crate::journal::Happening;
+use crate::sync::MutexGuard;
 use crate::table::{CHUNK_PAGES, SpaceId};
+use crate::transfer::Transfer;
 
 /// Fetches under way at most. An entry names its fetch with 16 bits; 4,096 pages are 16 MiB on the wire.
 const FETCHES_MAX: usize = 4096;
-/// How soon an unanswered fault is taken up again.
-const RETRY_US: u64 = 50;
-/// How long the thread looks before it sleeps: about two far faults over a fast network. On one CPU it does not look at all.
-const SPIN: Duration = Duration::from_micros(50);
-/// Key of the wake-up event among the epoll keys; spaces are small numbers, ports are above.
-const WAKE_KEY: u64 = 1 << 32;
-const PORT_KEY: u64 = 1 << 33;
 
 /// A fault that waits to be answered.
 #[derive(Clone, Copy, Debug)]
@@ -55,11 +47,9 @@ struct Fetch {
 }
 
 /// The thread's own state.
-pub(crate) struct Server<'a> {
-    shared: &'a Shared,
-    port: Port,
-    epoll: std::os::fd::OwnedFd,
-    polled: Vec<(i32, bool)>,
+pub(crate) struct Server<'a, P> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) port: P,
     fetches: Vec<Option<Fetch>>,
     free: Vec<u16>,
     retries: Vec<Fault>,
@@ -68,18 +58,15 @@ pub(crate) struct Server<'a> {
     messages: Vec<Event>,
     faults: Vec<Event>,
     requests: Vec<ReadRequest>,
-    spin: Duration,
+    /// Forked children that nobody polls yet.
+    pub(crate) children: Vec<SpaceId>,
 }
 
-impl<'a> Server<'a> {
-    pub(crate) fn new(shared: &'a Shared, port: Port) -> std::io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &shared.wake, epoll::EventData::new_u64(WAKE_KEY), epoll::EventFlags::IN)?;
-        Ok(Self {
+impl<'a, P: Transfer> Server<'a, P> {
+    pub(crate) fn new(shared: &'a Shared, port: P) -> Self {
+        Self {
             shared,
             port,
-            epoll,
-            polled: Vec::new(),
             fetches: vec![None; FETCHES_MAX],
             free: (0..FETCHES_MAX as u16).rev().collect(),
             retries: Vec::with_capacity(1024),
@@ -87,113 +74,38 @@ impl<'a> Server<'a> {
             messages: Vec::with_capacity(uffd::MESSAGES_MAX),
             faults: Vec::with_capacity(2 * uffd::MESSAGES_MAX),
             requests: Vec::with_capacity(WINDOW_PAGES_MAX as usize),
-            spin: if std::thread::available_parallelism()?.get() > 1 { SPIN } else { Duration::ZERO },
-        })
-    }
-
-    /// Serves until the target is gone or the pager is told to stop.
-    pub(crate) fn run(&mut self) -> std::io::Result<()> {
-        let mut ready = Vec::with_capacity(64);
-        loop {
-            self.poll_port()?;
-            let timeout = self.timeout();
-            ready.clear();
-            self.wait(&mut ready, timeout)?;
-            if self.shared.stop.load(Relaxed) {
-                return Ok(());
-            }
-            let mut core = self.shared.lock();
-            let mut port_ready = false;
-            for event in &ready {
-                match event.data.u64() {
-                    WAKE_KEY => self.take_wake(&mut core),
-                    PORT_KEY => port_ready = true,
-                    key => core = self.take_messages(core, key as SpaceId),
-                }
-            }
-            // Transports that read in place have their answers at once, and say so by a deadline that has come.
-            if port_ready || self.port.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
-                core = self.take_pages(core);
-            }
-            core = self.take_retries(core);
-            if self.shared.detaching.load(Relaxed) {
-                self.bring_home(&mut core);
-            }
-            let hungry = core.local() + core.headroom() / 2 >= core.limit || core.watched.is_some();
-            drop(core);
-            if hungry {
-                self.shared.evict.notify_one();
-            }
+            children: Vec::new(),
         }
     }
 
-    /// Waits for descriptors to become ready; looks for a while before it sleeps. Waking a sleeper costs more than all else
-    /// in a fault, and while pages are being asked for the next news is a few microseconds away.
-    fn wait(&self, ready: &mut Vec<epoll::Event>, timeout: Option<Timespec>) -> std::io::Result<()> {
-        let begin = Instant::now();
-        loop {
-            let spins = begin.elapsed() < self.spin;
-            let timeout = if spins { Some(&Timespec { tv_sec: 0, tv_nsec: 0 }) } else { timeout.as_ref() };
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), timeout) {
-                Ok(0) if spins => std::hint::spin_loop(),
-                Ok(_) | Err(rustix::io::Errno::INTR) => return Ok(()),
-                Err(errno) => return Err(errno.into()),
-            }
+    /// Takes up what has come: messages of the spaces in `ready`, answers if `port_ready`, and what had to wait. `true`: the
+    /// evictor has work.
+    pub(crate) fn round(&mut self, ready: &[SpaceId], port_ready: bool) -> bool {
+        let mut core = self.shared.lock();
+        for &id in ready {
+            core = self.take_messages(core, id);
         }
+        // Transports that read in place have their answers at once, and say so by a deadline that has come.
+        if port_ready || self.port.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
+            core = self.take_pages(core);
+        }
+        core = self.take_retries(core);
+        if self.shared.detaching.load(Relaxed) {
+            self.bring_home(&mut core);
+        }
+        core.local() + core.headroom() / 2 >= core.limit || core.watched.is_some()
     }
 
-    fn timeout(&self) -> Option<Timespec> {
-        let retry = (!self.retries.is_empty()).then_some(Duration::from_micros(RETRY_US));
-        let port = self.port.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let timeout = retry.into_iter().chain(port).min()?;
-        Some(Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() })
-    }
-
-    /// Makes epoll watch the port's descriptors, which change when a connection is made anew.
-    fn poll_port(&mut self) -> std::io::Result<()> {
-        let same = self.port.fds().map(|(fd, out)| (fd.as_raw_fd(), out)).eq(self.polled.iter().copied());
-        if same {
-            return Ok(());
-        }
-        // A descriptor that was closed has left the epoll set by itself.
-        for (fd, out) in self.port.fds() {
-            let flags =
-                if out { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
-            let data = epoll::EventData::new_u64(PORT_KEY);
-            match epoll::add(&self.epoll, fd, data, flags) {
-                Err(rustix::io::Errno::EXIST) => epoll::modify(&self.epoll, fd, data, flags)?,
-                result => result?,
-            }
-        }
-        self.polled = self.port.fds().map(|(fd, out)| (fd.as_raw_fd(), out)).collect();
-        Ok(())
-    }
-
-    /// Somebody has news: spaces to watch.
-    fn take_wake(&mut self, core: &mut Core) {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.shared.wake, &mut count);
-        for id in std::mem::take(&mut *self.shared.newcomers.lock().unwrap_or_else(PoisonError::into_inner)) {
-            self.watch(core, id);
-        }
-    }
-
-    fn watch(&self, core: &mut Core, id: SpaceId) {
-        let Some(uffd) = core.uffd(id) else { return };
-        let added =
-            epoll::add(&self.epoll, &*uffd, epoll::EventData::new_u64(id.into()), epoll::EventFlags::IN);
-        if let Err(errno) = added {
-            core.warn(format!("a userfaultfd cannot be watched: {errno}"));
-        }
+    /// Whether faults are to be taken up again soon.
+    pub(crate) fn has_retries(&self) -> bool {
+        !self.retries.is_empty()
     }
 
     fn take_messages(&mut self, core: MutexGuard<'a, Core>, id: SpaceId) -> MutexGuard<'a, Core> {
         let since = Instant::now();
         let Taken { mut core, children } =
             events::take(self.shared, core, id, &mut self.messages, &mut self.faults);
-        for child in children {
-            self.watch(&mut core, child);
-        }
+        self.children.extend(children);
         let mut faults = std::mem::take(&mut self.faults);
         for event in faults.drain(..) {
             if let Event::Fault { address, write, thread } = event {
@@ -442,7 +354,7 @@ impl<'a> Server<'a> {
         let pid = space.pid;
         fault.doubts += 1;
         let missing = fault.doubts > DOUBTS_MAX
-            || pid.is_some_and(|pid| crate::procfs::is_missing(pid, fault.address).unwrap_or(false));
+            || pid.is_some_and(|pid| uffd.is_missing(pid, fault.address).unwrap_or(false));
         if !missing {
             uffd.wake(fault.address, PAGE);
             core.waited(fault.since, false);

@@ -15,6 +15,8 @@ pub(crate) trait Transfer {
     fn discard(&mut self, slots: &[Slot], up_to: PageVersion);
     /// Pages that are asked for or on their way, and not answered.
     fn in_flight(&self) -> usize;
+    /// When `advance` must be called even if no descriptor is ready.
+    fn deadline(&self) -> Option<Instant>;
     /// Receives what is there; never blocks.
     fn advance(&mut self, now: Instant, sink: &mut dyn FnMut(Event<'_>));
     /// Blocks until something is there or `timeout` is over, then advances.
@@ -36,6 +38,10 @@ impl Transfer for Port {
 
     fn in_flight(&self) -> usize {
         self.in_flight()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline()
     }
 
     fn advance(&mut self, now: Instant, sink: &mut dyn FnMut(Event<'_>)) {

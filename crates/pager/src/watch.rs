@@ -61,7 +61,8 @@ impl Core {
 
     /// The watched page, if it is in the target and must be taken out again.
     pub(crate) fn watched_page(&self) -> Option<rackmem_policy::PageRef> {
-        let watched = self.watched.as_ref().filter(|watched| watched.last.is_none_or(|at| at.elapsed() >= STAY))?;
+        let watched =
+            self.watched.as_ref().filter(|watched| watched.last.is_none_or(|at| at.elapsed() >= STAY))?;
         let page = self.table.find(watched.space, watched.page)?;
         (self.table.get(page).state == State::Resident).then_some(page)
     }
