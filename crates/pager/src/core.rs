@@ -217,7 +217,7 @@ impl Core {
         match entry.state {
             State::Far | State::Fetching => self.far -= 1,
             State::Lost => self.lost -= 1,
-            State::Standby => self.standby.leave(entry.place),
+            State::Standby => self.standby.leave(entry.place, page),
             State::Empty => {}
             State::Resident | State::Leaving => self.resident -= 1,
         }
@@ -267,7 +267,7 @@ impl Core {
                 self.resident -= 1;
                 self.policy.forget(page);
             }
-            State::Standby => self.standby.leave(entry.place),
+            State::Standby => self.standby.leave(entry.place, page),
             State::Far | State::Fetching => self.far -= 1,
             State::Lost => self.lost -= 1,
         }
@@ -296,15 +296,7 @@ impl Core {
             self.lost_slots.push(range.clone());
         }
         let before = self.counters.lost;
-        let ids: Vec<SpaceId> = self.spaces().map(|(id, _)| id).collect();
-        for id in ids {
-            for chunk in self.table.chunks_in(id, 0, u64::MAX) {
-                let Some(first) = self.table.find(id, chunk) else { continue };
-                for i in 0..CHUNK_PAGES {
-                    self.slot_lost(PageRef(first.0 + i));
-                }
-            }
-        }
+        self.for_each_page(Self::slot_lost);
         for range in fresh {
             self.slots.remove_extent(range);
         }
@@ -312,6 +304,27 @@ impl Core {
         self.warn(format!(
             "{reason}: {lost} pages that were only there are lost; touching one gives SIGBUS, everything else goes on"
         ));
+    }
+
+    /// No page may rely on what `slot` has: a store into it failed. Looks at every page, which is slow and rare.
+    pub(crate) fn slot_invalidate(&mut self, slot: Slot) {
+        self.for_each_page(|core, page| {
+            let mut entry = core.table.get(page);
+            if entry.slot == Some(slot) {
+                entry.slot_valid = false;
+                core.table.set(page, entry);
+            }
+        });
+    }
+
+    fn for_each_page(&mut self, mut visit: impl FnMut(&mut Self, PageRef)) {
+        let ids: Vec<SpaceId> = self.spaces().map(|(id, _)| id).collect();
+        for id in ids {
+            for chunk in self.table.chunks_in(id, 0, u64::MAX) {
+                let Some(first) = self.table.find(id, chunk) else { continue };
+                (0..CHUNK_PAGES).for_each(|i| visit(self, PageRef(first.0 + i)));
+            }
+        }
     }
 
     fn slot_lost(&mut self, page: PageRef) {
@@ -345,10 +358,9 @@ impl Core {
         self.table.set(page, entry);
         let (space, address) = self.table.place(page);
         if let Some(space) = self.space(space) {
-            if self.can_poison {
-                space.uffd.poison(address);
-            } else {
-                // Whoever waits faults again and is told by a signal, see `serve.rs`.
+            let poisoned = self.can_poison && space.uffd.poison(address).done == PAGE;
+            if !poisoned {
+                // Whoever waits faults again, and is told then, see `serve.rs`.
                 space.uffd.wake(address, PAGE);
             }
         }

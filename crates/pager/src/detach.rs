@@ -11,6 +11,7 @@ use crate::Shared;
 use crate::core::PAGE;
 use crate::kernel::Mapping;
 use crate::space::STAGING_BYTES;
+use crate::sync::sleep;
 use crate::table::SpaceId;
 
 /// How often it is looked whether all pages are home.
@@ -31,7 +32,7 @@ pub(crate) fn detach(shared: &Shared) -> Result<DetachReport, String> {
     drop(core);
     loop {
         shared.wake_server();
-        std::thread::sleep(LOOK);
+        sleep(LOOK);
         let core = shared.lock();
         if core.far == 0 && core.standby.live() == 0 {
             break;

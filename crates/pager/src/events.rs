@@ -16,7 +16,6 @@ use rackmem_uapi::uffd::Event;
 use crate::core::{Core, PAGE};
 use crate::entry::{Entry, State};
 use crate::journal::Happening;
-use crate::kernel::Mapping;
 use crate::space::Space;
 use crate::sync::MutexGuard;
 use crate::table::{CHUNK_BYTES, CHUNK_PAGES, SpaceId};
@@ -147,7 +146,7 @@ fn move_entry(core: &mut Core, id: SpaceId, from: u64, to: u64) -> bool {
             core.policy.forget(old);
             core.policy.admit(new, Admission::Found);
         }
-        State::Standby => core.standby.rename(entry.place, new),
+        State::Standby => core.standby.rename(entry.place, old, new),
         // The answer to the old name is dropped when it comes; whoever wants the page asks again.
         State::Fetching => {
             entry.state = State::Far;
@@ -160,27 +159,16 @@ fn move_entry(core: &mut Core, id: SpaceId, from: u64, to: u64) -> bool {
     waiters
 }
 
-/// The child sees every page as of now: it shares far pages copy-on-write, and gets copies of those on the standby list.
+/// The child sees every page as of now: it shares far pages copy-on-write, and those on the standby list as well. Nothing is
+/// installed in it here: it runs already, and the kernel refuses that while the child changes its mappings.
 fn fork(core: &mut Core, id: SpaceId, child: OwnedFd) -> Option<SpaceId> {
     let parent = core.space(id)?;
     let (regions, badge_address, discards) = (parent.regions.clone(), parent.badge_address, parent.discards);
     let uffd = parent.uffd.child(child);
     let badge = core.badge();
-    let mut page = [0u8; PAGE as usize];
-    page[..8].copy_from_slice(&badge.to_ne_bytes());
-    // The badge page is wiped in every child (MADV_WIPEONFORK), so this cannot find it filled.
-    uffd.copy(badge_address, page.as_ptr() as u64);
-    let uffd_of_space = Arc::clone(&uffd);
-    let space = Space {
-        uffd: uffd_of_space,
-        pid: None,
-        inside: None,
-        badge,
-        badge_address,
-        regions,
-        discards,
-        changed: true,
-    };
+    let space =
+        Space { uffd, pid: None, inside: None, badge, badge_address, regions, discards, changed: true };
+    space.ask(); // puts the badge there; if the child changes its mappings already, the keeper does
     let Some(new) = core.space_add(space) else {
         core.warn("too many processes: a forked child is not served and waits".to_owned());
         return None;
@@ -192,13 +180,13 @@ fn fork(core: &mut Core, id: SpaceId, child: OwnedFd) -> Option<SpaceId> {
             continue;
         };
         for i in 0..CHUNK_PAGES {
-            inherit(core, &*uffd, PageRef(first.0 + i), PageRef(copy.0 + i));
+            inherit(core, PageRef(first.0 + i), PageRef(copy.0 + i));
         }
     }
     Some(new)
 }
 
-fn inherit(core: &mut Core, uffd: &dyn Mapping, parent: PageRef, child: PageRef) {
+fn inherit(core: &mut Core, parent: PageRef, child: PageRef) {
     let mut entry = core.table.get(parent);
     if entry == Entry::default() {
         return;
@@ -214,12 +202,7 @@ fn inherit(core: &mut Core, uffd: &dyn Mapping, parent: PageRef, child: PageRef)
             core.far += 1;
             entry.state = State::Far;
         }
-        State::Standby => {
-            let (_, address) = core.table.place(child);
-            uffd.copy(address, core.standby.address(entry.place));
-            core.resident += 1;
-            entry.state = State::Resident;
-        }
+        State::Standby => core.standby.share(entry.place, child),
         State::Lost => core.lost += 1, // the kernel copies the marker
         State::Leaving => unreachable!("events are handled while no batch is under way"),
     }

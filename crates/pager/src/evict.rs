@@ -344,7 +344,9 @@ impl<'a, P: Transfer> Evictor<'a, P> {
                 shared.lock().standby.sent(tag as u16);
             }
             FarEvent::StoreFailed { tag, slot, error } => {
-                store_failed(&mut shared.lock(), tag as u16, slot, error)
+                let mut core = shared.lock();
+                core.standby.sent(tag as u16);
+                store_failed(&mut core, slot, error);
             }
             FarEvent::ServerLost { slots, reason } => shared.lock().slots_lost(&slots, &reason),
             FarEvent::Page { .. } | FarEvent::ReadFailed { .. } => {}
@@ -432,15 +434,11 @@ fn stayed(core: &mut Core, page: PageRef, outcome: Outcome) {
     }
 }
 
-/// A store failed: the slot does not have the content.
-fn store_failed(core: &mut Core, place: u16, slot: Slot, error: PageError) {
-    let page = core.standby.sent(place);
-    let mut entry = core.table.get(page);
-    if entry.slot == Some(slot) {
-        entry.slot_valid = false;
-        core.table.set(page, entry);
+/// A store failed: the slot does not have the content, whoever owns it by now. (A lost server says so for all its slots.)
+fn store_failed(core: &mut Core, slot: Slot, error: PageError) {
+    if error == PageError::Lost {
+        return;
     }
-    if error != PageError::Lost {
-        core.warn(format!("a page could not be stored: {error}; it is kept here and sent again"));
-    }
+    core.slot_invalidate(slot);
+    core.warn(format!("a page could not be stored: {error}; it is kept here and sent again"));
 }

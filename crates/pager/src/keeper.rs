@@ -2,6 +2,7 @@
 //! and enters those that grow, closes spaces whose process is gone, writes the trace, and notices the end.
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -187,7 +188,11 @@ impl<'a> Keeper<'a> {
         let unknown: Vec<(SpaceId, u64, u64)> = {
             let core = self.shared.lock();
             let unentered = core.spaces().filter(|(_, space)| space.inside.is_none());
-            unentered.map(|(id, space)| (id, space.badge_address, space.badge)).collect()
+            let look = |(id, space): (SpaceId, &Space)| {
+                space.ask();
+                (id, space.badge_address, space.badge)
+            };
+            unentered.map(look).collect()
         };
         unknown.into_iter().find_map(|(id, address, badge)| {
             let mut page = [[0; PAGE as usize]];
@@ -224,7 +229,7 @@ pub(crate) fn adopt(
     Ok(id)
 }
 
-fn new_space(uffd: Arc<dyn Mapping>, pid: u32, inside: Inside) -> Space {
+pub(crate) fn new_space(uffd: Arc<dyn Mapping>, pid: u32, inside: Inside) -> Space {
     Space {
         uffd,
         pid: Some(pid),
@@ -246,10 +251,16 @@ fn adopt_child(shared: &Shared, id: SpaceId, resident: Arc<Resident>) -> Result<
         (Arc::clone(&space.uffd), space.badge_address)
     };
     let inside = enter::enter_child(resident, &*uffd, badge, &shared.heirlooms)?;
+    entered(shared, id, inside);
+    register_new(shared, id, thread);
+    Ok(())
+}
+
+/// A forked child has been entered: its resident pages can leave from now on.
+pub(crate) fn entered(shared: &Shared, id: SpaceId, inside: Inside) {
     let mut core = shared.lock();
-    let Some(space) = core.space_mut(id) else { return Ok(()) };
+    let Some(space) = core.space_mut(id) else { return };
     space.inside = Some(inside);
-    // Its resident pages can leave from now on.
     for chunk in core.table.chunks_in(id, 0, u64::MAX) {
         let Some(first) = core.table.find(id, chunk) else { continue };
         for i in 0..crate::table::CHUNK_PAGES {
@@ -260,14 +271,18 @@ fn adopt_child(shared: &Shared, id: SpaceId, resident: Arc<Resident>) -> Result<
             }
         }
     }
-    drop(core);
-    register_new(shared, id, thread);
-    Ok(())
 }
 
-/// Registers mappings that are not yet, and takes in the pages that are there.
 fn register_new(shared: &Shared, id: SpaceId, thread: u32) {
     let (Ok(mappings), Ok(map)) = (procfs::manageable(thread), PageMap::open(thread)) else { return };
+    register(shared, id, mappings, &|address, count| map.present(address, count));
+}
+
+/// For each of so many pages from an address on, whether it is there.
+type Present<'a> = dyn Fn(u64, usize) -> io::Result<Vec<bool>> + 'a;
+
+/// Registers mappings that are not yet, and takes in the pages that are there.
+pub(crate) fn register(shared: &Shared, id: SpaceId, mappings: Vec<procfs::Mapping>, present: &Present<'_>) {
     for mapping in mappings {
         let gaps = match shared.lock().space(id) {
             Some(space) => space.regions.gaps(mapping.range.clone()),
@@ -292,21 +307,27 @@ fn register_new(shared: &Shared, id: SpaceId, thread: u32) {
                 tracing::debug!(?gap, %error, "a mapping was not registered");
                 continue;
             }
+            // A child that was forked already, but of which we have not read yet, knows nothing of this registration. So the
+            // range is ours only from the next look on, when that child will have been told apart.
+            if space.ask() == Some(libc::EAGAIN) {
+                space.changed = true;
+                continue;
+            }
             space.regions.insert(gap.clone());
             drop(core);
-            take_in(shared, id, &map, gap);
+            take_in(shared, id, present, gap);
         }
     }
 }
 
 /// Takes in the pages of a range that are there already. Chunk by chunk: under the lock no message is read, so what the
 /// page map says and what the table says belong together.
-fn take_in(shared: &Shared, id: SpaceId, map: &PageMap, range: std::ops::Range<u64>) {
+fn take_in(shared: &Shared, id: SpaceId, present: &Present<'_>, range: std::ops::Range<u64>) {
     let mut start = range.start;
     while start < range.end {
         let end = range.end.min((start / CHUNK_BYTES + 1) * CHUNK_BYTES);
         let mut core = shared.lock();
-        let Ok(present) = map.present(start, ((end - start) / PAGE) as usize) else { return };
+        let Ok(present) = present(start, ((end - start) / PAGE) as usize) else { return };
         if core.space(id).and_then(|space| space.regions.containing(start)).is_some()
             && present.contains(&true)
         {
@@ -330,14 +351,10 @@ fn take_in(shared: &Shared, id: SpaceId, map: &PageMap, range: std::ops::Range<u
 }
 
 /// Whether a space's memory is gone.
-fn is_dead(space: &Space) -> bool {
+pub(crate) fn is_dead(space: &Space) -> bool {
     match &space.inside {
         Some(inside) => inside.resident.is_gone(),
-        None => {
-            // The badge page is there, so this does nothing but ask.
-            let asked = space.uffd.zeropage(space.badge_address, PAGE);
-            asked.error.and_then(|error| error.raw_os_error()) == Some(libc::ESRCH)
-        }
+        None => space.ask() == Some(libc::ESRCH),
     }
 }
 

@@ -27,6 +27,8 @@ mod probes;
 mod procfs;
 mod ranges;
 mod serve;
+#[cfg(test)]
+mod sim;
 mod space;
 mod standby;
 mod sync;

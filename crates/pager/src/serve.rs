@@ -378,8 +378,10 @@ impl<'a, P: Transfer> Server<'a, P> {
             fault.address
         ));
         tracing::error!(?entry, ?fault, "a resident page is missing");
-        uffd.poison(fault.address);
-        core
+        match uffd.poison(fault.address).error {
+            None => core,
+            error => self.failed(core, page, fault, error),
+        }
     }
 
     /// An installation did not succeed.
@@ -416,13 +418,20 @@ impl<'a, P: Transfer> Server<'a, P> {
         core
     }
 
-    /// On kernels without poison markers a signal says it.
-    fn tell_lost(&self, core: &Core, fault: Fault) {
+    /// Somebody touched a lost page that was not poisoned, because the mappings were just changing or because the kernel is too
+    /// old for that: there a signal says it.
+    fn tell_lost(&mut self, core: &Core, fault: Fault) {
         let Some(space) = core.space(fault.space) else { return };
-        if core.can_poison {
-            space.uffd.poison(fault.address);
-        } else if let Some(pid) = space.pid {
-            let _ = rackmem_uapi::process::signal_thread(pid, fault.thread, libc::SIGBUS);
+        if !core.can_poison {
+            if let Some(pid) = space.pid {
+                let _ = rackmem_uapi::process::signal_thread(pid, fault.thread, libc::SIGBUS);
+            }
+            return;
+        }
+        match space.uffd.poison(fault.address).error.and_then(|error| error.raw_os_error()) {
+            None => {}
+            Some(libc::EAGAIN | libc::ENOMEM) => self.retries.push(fault),
+            Some(_) => space.uffd.wake(fault.address, PAGE),
         }
     }
 

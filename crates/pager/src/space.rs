@@ -54,4 +54,14 @@ impl Space {
             .is_some_and(|inside| (inside.staging..inside.staging + STAGING_BYTES).contains(&address));
         staging || self.badge_address == address & !(PAGE_SIZE as u64 - 1)
     }
+
+    /// What the kernel says about installing a page: `EEXIST` as a rule, `EAGAIN` while a message about a changed mapping is
+    /// unread, `ESRCH` when the memory is gone. The page is the one with the badge, which is wiped in every forked child,
+    /// so that this gives the child its number as soon as it can.
+    pub(crate) fn ask(&self) -> Option<i32> {
+        let mut page = [0; PAGE_SIZE];
+        page[..8].copy_from_slice(&self.badge.to_ne_bytes());
+        let asked = self.uffd.copy(self.badge_address, page.as_ptr() as u64);
+        asked.error.and_then(|error| error.raw_os_error())
+    }
 }

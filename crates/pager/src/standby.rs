@@ -6,6 +6,7 @@
 //!
 //! A ring: pages enter at the head, leave for good at the tail, and leave early anywhere.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -17,8 +18,6 @@ use rackmem_uapi::shared::SharedMemory;
 #[derive(Clone, Copy, Debug)]
 struct Place {
     page: Option<PageRef>,
-    /// The page that came in here last, even if it has left early.
-    origin: PageRef,
     /// The content is on its way to its slot; the place must not be reused before the answer.
     sending: bool,
 }
@@ -30,8 +29,10 @@ pub(crate) struct Standby {
     tail: usize,
     /// Places from the tail to the head, early leavers included.
     len: usize,
-    /// Pages on the list.
+    /// Places with a page.
     live: usize,
+    /// Further pages with the content at a place: a forked child's. Few, and only until they leave.
+    sharers: HashMap<u16, Vec<PageRef>>,
 }
 
 impl Standby {
@@ -41,10 +42,11 @@ impl Standby {
         let memory = SharedMemory::create("rackmem-standby", capacity * PAGE_SIZE)?;
         Ok(Self {
             memory,
-            places: vec![Place { page: None, origin: PageRef(0), sending: false }; capacity],
+            places: vec![Place { page: None, sending: false }; capacity],
             tail: 0,
             len: 0,
             live: 0,
+            sharers: HashMap::new(),
         })
     }
 
@@ -52,7 +54,7 @@ impl Standby {
         self.memory.as_fd()
     }
 
-    /// Pages on the list.
+    /// Pages on the list; one that several processes share counts once.
     pub(crate) fn live(&self) -> usize {
         self.live
     }
@@ -67,7 +69,7 @@ impl Standby {
         assert!(self.room() > 0, "the standby list is full");
         let index = (self.tail + self.len) % self.places.len();
         self.memory.write(index * PAGE_SIZE, data);
-        self.places[index] = Place { page: Some(page), origin: page, sending };
+        self.places[index] = Place { page: Some(page), sending };
         self.len += 1;
         self.live += 1;
         index as u16
@@ -83,34 +85,56 @@ impl Standby {
         self.memory.read(usize::from(index) * PAGE_SIZE, data);
     }
 
-    /// The send of the page that came in at `index` has ended, well or badly. Gives the page, which may have left early.
-    pub(crate) fn sent(&mut self, index: u16) -> PageRef {
-        let place = &mut self.places[usize::from(index)];
-        place.sending = false;
-        place.origin
+    /// The send of the page that came in at `index` has ended, well or badly.
+    pub(crate) fn sent(&mut self, index: u16) {
+        self.places[usize::from(index)].sending = false;
     }
 
-    /// The page at `index` leaves early.
-    pub(crate) fn leave(&mut self, index: u16) {
-        if self.places[usize::from(index)].page.take().is_some() {
-            self.live -= 1;
+    /// `page` has the content at `index` too.
+    pub(crate) fn share(&mut self, index: u16, page: PageRef) {
+        self.sharers.entry(index).or_default().push(page);
+    }
+
+    /// `page`, which is at `index`, leaves early.
+    pub(crate) fn leave(&mut self, index: u16, page: PageRef) {
+        let heir = self.sharer(index, |sharer| sharer == page);
+        if heir.is_some() {
+            return;
         }
+        let heir = self.sharer(index, |_| true);
+        self.places[usize::from(index)].page = heir;
+        self.live -= usize::from(heir.is_none());
     }
 
-    /// The page at `index` goes by another name (`mremap`).
-    pub(crate) fn rename(&mut self, index: u16, page: PageRef) {
-        let place = &mut self.places[usize::from(index)];
-        (place.page, place.origin) = (Some(page), page);
+    /// A sharer of the place, taken off it.
+    fn sharer(&mut self, index: u16, wanted: impl Fn(PageRef) -> bool) -> Option<PageRef> {
+        let sharers = self.sharers.get_mut(&index)?;
+        let found = sharers.iter().position(|&sharer| wanted(sharer)).map(|at| sharers.swap_remove(at));
+        if sharers.is_empty() {
+            self.sharers.remove(&index);
+        }
+        found
+    }
+
+    /// The page `old` at `index` goes by another name (`mremap`).
+    pub(crate) fn rename(&mut self, index: u16, old: PageRef, new: PageRef) {
+        if self.sharer(index, |sharer| sharer == old).is_some() {
+            self.share(index, new);
+        } else {
+            self.places[usize::from(index)].page = Some(new);
+        }
     }
 
     /// The oldest page whose content is safe in its slot leaves for good. `None` if the oldest page is still on its way.
     pub(crate) fn pop(&mut self) -> Option<PageRef> {
         while self.len > 0 {
-            let place = &mut self.places[self.tail];
-            if place.sending {
+            if self.places[self.tail].sending {
                 return None;
             }
-            let page = place.page.take();
+            if let Some(sharer) = self.sharer(self.tail as u16, |_| true) {
+                return Some(sharer);
+            }
+            let page = self.places[self.tail].page.take();
             self.tail = (self.tail + 1) % self.places.len();
             self.len -= 1;
             if page.is_some() {
@@ -135,17 +159,32 @@ mod tests {
         let third = standby.push(PageRef(3), &data, true);
         assert_eq!((standby.room(), standby.live()), (0, 3));
         assert_eq!(standby.pop(), None, "the oldest is still on its way");
-        standby.leave(second);
-        assert_eq!(standby.sent(first), PageRef(1));
+        standby.leave(second, PageRef(2));
+        standby.sent(first);
         assert_eq!(standby.pop(), Some(PageRef(1)));
         assert_eq!(standby.pop(), None);
         assert_eq!((standby.room(), standby.live()), (2, 1), "the early leaver's place is free");
         let mut back = [0; PAGE_SIZE];
         standby.read(third, &mut back);
         assert_eq!(back, data);
-        standby.leave(third);
-        assert_eq!(standby.sent(third), PageRef(3));
+        standby.leave(third, PageRef(3));
+        standby.sent(third);
         assert_eq!(standby.pop(), None);
         assert_eq!((standby.room(), standby.live()), (3, 0));
+    }
+
+    #[test]
+    fn a_shared_place_is_free_when_its_last_page_has_left() {
+        let mut standby = Standby::new(2).unwrap();
+        let place = standby.push(PageRef(1), &[7; PAGE_SIZE], false);
+        standby.share(place, PageRef(2));
+        standby.share(place, PageRef(3));
+        standby.rename(place, PageRef(3), PageRef(4));
+        standby.leave(place, PageRef(1));
+        assert_eq!(standby.live(), 1);
+        let mut popped = [standby.pop().unwrap(), standby.pop().unwrap()];
+        popped.sort_unstable();
+        assert_eq!(popped, [PageRef(2), PageRef(4)]);
+        assert_eq!((standby.pop(), standby.live(), standby.room()), (None, 0, 2));
     }
 }

@@ -1,0 +1,208 @@
+//! The simulated program: what its threads do, and where.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::kernel::{PAGE, There};
+use super::rack::Rack;
+use super::world::{Access, Touched, World};
+use crate::space::STAGING_BYTES;
+use crate::sync::Mutex;
+use crate::table::CHUNK_BYTES;
+
+/// The program's memory lies around the border of two chunks.
+pub(super) const BASE: u64 = 40 * CHUNK_BYTES - 250 * PAGE;
+/// Pages that the first thread of a process maps, unmaps and moves around.
+const CHANGING: u64 = 360;
+/// Pages behind them that stay mapped.
+const STAYING: u64 = 160;
+/// Where the resident thread's things are.
+pub(super) const STAGING: u64 = 80 * CHUNK_BYTES;
+pub(super) const BADGE: u64 = 90 * CHUNK_BYTES;
+/// Processes at most.
+const MEMORIES_MAX: usize = 4;
+
+/// One process's program.
+#[derive(Clone)]
+pub(super) struct Program {
+    pub(super) world: Arc<World>,
+    pub(super) rack: Arc<Mutex<Rack>>,
+    pub(super) memory: usize,
+    /// What each of its threads does so many times.
+    pub(super) steps: u64,
+    /// Whether a memory server may die.
+    pub(super) kills: bool,
+    pub(super) forks: bool,
+}
+
+pub(super) fn staging() -> Range<u64> {
+    STAGING..STAGING + STAGING_BYTES
+}
+
+fn at(page: u64) -> u64 {
+    BASE + page * PAGE
+}
+
+impl Program {
+    /// Maps what a program has when it begins.
+    pub(super) fn begin(&self) {
+        self.world.map(self.memory, at(20)..at(140));
+        self.world.map(self.memory, at(200)..at(300));
+        self.world.map(self.memory, at(CHANGING)..at(CHANGING + STAYING));
+    }
+
+    /// Runs the process to its end, its forked children included.
+    pub(super) fn run(&self) {
+        let second = self.clone();
+        let second = shuttle::thread::spawn(move || second.thread(1));
+        let children = self.thread(0);
+        second.join().unwrap();
+        self.verify();
+        for child in children {
+            child.join().unwrap();
+        }
+    }
+
+    /// Reads all memory, whose content is checked by that.
+    pub(super) fn verify(&self) {
+        let pages: Vec<u64> = self.world.kernel().memories[self.memory].pages.keys().copied().collect();
+        for address in pages.into_iter().filter(|address| *address < STAGING) {
+            self.touch(0, address, Access::Read);
+        }
+    }
+
+    fn touch(&self, thread: u32, address: u64, access: Access) {
+        let thread = self.memory as u32 * 8 + thread;
+        if self.world.touch(self.memory, thread, address, access) == Touched::Sigbus {
+            assert!(self.world.kernel().harm, "SIGBUS at {address:#x} although no server did harm");
+        }
+    }
+
+    fn thread(&self, number: u32) -> Vec<shuttle::thread::JoinHandle<()>> {
+        let mut children = Vec::new();
+        for _ in 0..self.steps {
+            self.world.dawdle();
+            let choice = self.world.below(100);
+            match choice {
+                0..60 => self.walk(number),
+                60..80 => self.touch(number, at(self.world.below(CHANGING + STAYING)), Access::Read),
+                80..86 => self.discard(number),
+                _ if number > 0 => self.walk(number),
+                86..90 => self.unmap(),
+                90..93 => self.map(),
+                93..96 => self.remap(),
+                96..98 if self.forks => children.extend(self.fork()),
+                98 if self.kills && self.world.chance(4) => {
+                    self.world.kernel().harm = true;
+                    self.rack.lock().unwrap().kill(0);
+                }
+                _ => {}
+            }
+        }
+        children
+    }
+
+    /// Goes over some pages in a stride, and reads or writes them.
+    fn walk(&self, number: u32) {
+        let (start, count, stride, writes) = {
+            let rng = &mut self.world.kernel().rng;
+            (rng.below(CHANGING + STAYING), 1 + rng.below(12), 1 + rng.below(2), rng.one_in(2))
+        };
+        for i in 0..count {
+            let access = if writes { Access::Write(self.value()) } else { Access::Read };
+            self.touch(number, at(start + i * stride), access);
+        }
+    }
+
+    /// Something new to write; now and then zero.
+    fn value(&self) -> u64 {
+        let mut kernel = self.world.kernel();
+        kernel.next_value += 1;
+        if kernel.rng.one_in(8) { 0 } else { kernel.next_value }
+    }
+
+    /// `MADV_DONTNEED` on some pages: each thread in a part of its own, since to discard what another maps anew is madness.
+    fn discard(&self, number: u32) {
+        if number > 0 {
+            let start = CHANGING + self.world.below(STAYING - 32);
+            let end = start + 1 + self.world.below(32);
+            self.world.remove(self.memory, self.memory as u32 * 8 + number, at(start)..at(end));
+        } else if let Some(range) = self.some_range() {
+            self.world.remove(self.memory, self.memory as u32 * 8, range);
+        }
+    }
+
+    /// A range within one mapping of the part that changes.
+    fn some_range(&self) -> Option<Range<u64>> {
+        let mut kernel = self.world.kernel();
+        let start = at(kernel.rng.below(CHANGING));
+        let wish = 1 + kernel.rng.below(60);
+        let pages = &kernel.memories[self.memory].pages;
+        let mapping = pages.get(&start)?.mapping;
+        let same = |address: &u64| pages.get(address).is_some_and(|page| page.mapping == mapping);
+        let end = at(CHANGING).min(start + wish * PAGE);
+        let count = (start..end).step_by(PAGE as usize).take_while(same).count() as u64;
+        Some(start..start + count * PAGE)
+    }
+
+    /// Room for `pages` pages in the part that changes.
+    fn free_range(&self, pages: u64) -> Option<Range<u64>> {
+        let mut kernel = self.world.kernel();
+        let start = kernel.rng.below(CHANGING - pages);
+        let taken = &kernel.memories[self.memory].pages;
+        let free = |start: u64| taken.range(at(start)..at(start + pages)).next().is_none();
+        let start = (start..CHANGING - pages).find(|&start| free(start))?;
+        Some(at(start)..at(start + pages))
+    }
+
+    fn unmap(&self) {
+        if let Some(range) = self.some_range() {
+            self.world.unmap(self.memory, self.memory as u32 * 8, range);
+        }
+    }
+
+    fn map(&self) {
+        let pages = 1 + self.world.below(60);
+        if let Some(range) = self.free_range(pages) {
+            self.world.map(self.memory, range);
+        }
+    }
+
+    fn remap(&self) {
+        let Some(range) = self.some_range() else { return };
+        let Some(to) = self.free_range((range.end - range.start) / PAGE) else { return };
+        self.world.remap(self.memory, self.memory as u32 * 8, range, to.start);
+    }
+
+    fn fork(&self) -> Option<shuttle::thread::JoinHandle<()>> {
+        if self.world.kernel().memories.len() >= MEMORIES_MAX {
+            return None;
+        }
+        let memory = self.world.fork(self.memory, self.memory as u32 * 8, &staging(), BADGE);
+        let child = Self { memory, steps: self.steps / 2, ..self.clone() };
+        Some(shuttle::thread::spawn(move || {
+            child.run();
+            let memory = &mut child.world.kernel().memories[child.memory];
+            assert!(
+                memory.waiters.is_empty() && memory.changes.is_empty(),
+                "a thread of the child still waits"
+            );
+            memory.alive = false;
+            memory.pages.clear();
+        }))
+    }
+}
+
+/// Puts content into some pages before anybody manages them.
+pub(super) fn prefill(world: &World, memory: usize) {
+    let mut kernel = world.kernel();
+    for number in 20..120 {
+        if kernel.rng.one_in(2) {
+            kernel.next_value += 1;
+            let value = kernel.next_value;
+            let page = kernel.memories[memory].pages.get_mut(&at(number)).unwrap();
+            page.there = There::Present { value, exclusive: true };
+            page.truth = value;
+        }
+    }
+}

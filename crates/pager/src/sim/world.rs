@@ -1,0 +1,204 @@
+//! What a simulated program can do to its memory, with all the waiting that the kernel makes it do.
+
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::sync::{Condvar, Mutex, MutexGuard};
+
+use super::kernel::{Change, Kernel, PAGE, There, Waiter};
+
+/// The simulated machine.
+pub(super) struct World {
+    kernel: Mutex<Kernel>,
+    /// Something may have happened to somebody who waits.
+    pub(super) news: Condvar,
+    /// How often somebody dawdles: once in so many occasions.
+    pub(super) dawdle_one_in: u64,
+}
+
+/// What a thread does with a page.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Access {
+    Read,
+    Write(u64),
+    /// `MADV_POPULATE_WRITE`: the page becomes the process's own.
+    Populate,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Touched {
+    Done,
+    Sigsegv,
+    Sigbus,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, dawdle_one_in: u64) -> Arc<Self> {
+        let kernel = Mutex::new(Kernel::new(seed));
+        Arc::new(Self { kernel, news: Condvar::new(), dawdle_one_in })
+    }
+
+    pub(super) fn kernel(&self) -> MutexGuard<'_, Kernel> {
+        self.kernel.lock().unwrap()
+    }
+
+    pub(super) fn chance(&self, one_in: u64) -> bool {
+        self.kernel().rng.one_in(one_in)
+    }
+
+    pub(super) fn below(&self, bound: u64) -> u64 {
+        self.kernel().rng.below(bound)
+    }
+
+    /// Now and then lets everybody else go on for a while.
+    pub(super) fn dawdle(&self) {
+        if self.chance(self.dawdle_one_in) {
+            for _ in 0..self.below(40) {
+                shuttle::thread::yield_now();
+            }
+        }
+    }
+
+    /// A descriptor that stands for a userfaultfd.
+    pub(super) fn fd(&self) -> OwnedFd {
+        rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap()
+    }
+
+    /// One access of a thread, however often it must fault for it. What a read finds is checked.
+    pub(super) fn touch(&self, memory: usize, thread: u32, address: u64, access: Access) -> Touched {
+        let mut kernel = self.kernel();
+        kernel.steps += 1;
+        loop {
+            let this = &mut kernel.memories[memory];
+            let discarding = this.removing.iter().any(|(_, range)| range.contains(&address));
+            let Some(page) = this.pages.get_mut(&address) else { return Touched::Sigsegv };
+            match (page.there, access) {
+                (There::Present { value, .. }, Access::Read) => {
+                    let zero = value == 0 && (discarding || page.or_zero);
+                    assert!(
+                        value == page.truth || zero,
+                        "memory {memory}, page {address:#x}: thread {thread} read {value} instead of {page:?}"
+                    );
+                    (page.truth, page.or_zero) = (value, false);
+                    return Touched::Done;
+                }
+                (There::Present { .. }, Access::Write(value)) => {
+                    page.there = There::Present { value, exclusive: true };
+                    (page.truth, page.or_zero) = (value, false);
+                    return Touched::Done;
+                }
+                (There::Present { value, .. }, Access::Populate) => {
+                    page.there = There::Present { value, exclusive: true };
+                    return Touched::Done;
+                }
+                (There::Poisoned, _) => return Touched::Sigbus,
+                (There::Missing, _) if !page.registered => {
+                    page.there = There::Present { value: 0, exclusive: true };
+                }
+                (There::Missing, _) => {
+                    let write = !matches!(access, Access::Read);
+                    this.waiters.push(Waiter { thread, address, write, reported: false });
+                    let waits = |kernel: &mut Kernel| {
+                        let waiters = &kernel.memories[memory].waiters;
+                        waiters.iter().any(|waiter| waiter.thread == thread)
+                    };
+                    kernel = self.news.wait_while(kernel, waits).unwrap();
+                }
+            }
+        }
+    }
+
+    /// Queues a message of a change that has begun, and waits until it has been read.
+    fn report<'a>(
+        &'a self,
+        mut kernel: MutexGuard<'a, Kernel>,
+        memory: usize,
+        thread: u32,
+        change: Change,
+    ) -> MutexGuard<'a, Kernel> {
+        kernel.memories[memory].changes.push_back((thread, change));
+        let unread = |kernel: &mut Kernel| {
+            kernel.memories[memory].changes.iter().any(|&(waiting, _)| waiting == thread)
+        };
+        self.news.wait_while(kernel, unread).unwrap()
+    }
+
+    fn is_registered(kernel: &Kernel, memory: usize, range: &Range<u64>) -> bool {
+        kernel.memories[memory].pages.range(range.clone()).any(|(_, page)| page.registered)
+    }
+
+    /// `MADV_DONTNEED`: reported first, done afterwards.
+    pub(super) fn remove(&self, memory: usize, thread: u32, range: Range<u64>) {
+        let mut kernel = self.kernel();
+        if Self::is_registered(&kernel, memory, &range) {
+            let this = &mut kernel.memories[memory];
+            this.removing.push((thread, range.clone()));
+            this.changing += 1;
+            kernel = self.report(kernel, memory, thread, Change::Remove(range.start, range.end));
+            drop(kernel);
+            self.dawdle();
+            kernel = self.kernel();
+        }
+        kernel.zap(memory, range);
+        kernel.memories[memory].removing.retain(|&(remover, _)| remover != thread);
+    }
+
+    /// `munmap`: done first, reported afterwards.
+    pub(super) fn unmap(&self, memory: usize, thread: u32, range: Range<u64>) {
+        let mut kernel = self.kernel();
+        let reported = Self::is_registered(&kernel, memory, &range);
+        kernel.memories[memory].pages.retain(|address, _| !range.contains(address));
+        kernel.tell(memory, "unmap", &range);
+        if reported {
+            kernel.memories[memory].changing += 1;
+            drop(kernel);
+            self.dawdle();
+            drop(self.report(self.kernel(), memory, thread, Change::Unmap(range.start, range.end)));
+        }
+    }
+
+    /// `mmap` at a fixed address that is free.
+    pub(super) fn map(&self, memory: usize, range: Range<u64>) {
+        let mut kernel = self.kernel();
+        kernel.tell(memory, "map", &range);
+        kernel.map(memory, range);
+    }
+
+    /// `mremap` to another address, which is free: done first, reported as a move and as the end of the old range.
+    pub(super) fn remap(&self, memory: usize, thread: u32, range: Range<u64>, to: u64) {
+        let mut kernel = self.kernel();
+        let reported = Self::is_registered(&kernel, memory, &range);
+        let this = &mut kernel.memories[memory];
+        for address in range.clone().step_by(PAGE as usize) {
+            let page = this.pages.remove(&address).expect("a mapped page");
+            assert!(this.pages.insert(address - range.start + to, page).is_none(), "moved upon another");
+        }
+        kernel.tell(memory, "remap from", &range);
+        kernel.tell(memory, "remap to", &(to..to + range.end - range.start));
+        if reported {
+            kernel.memories[memory].changing += 2;
+            drop(kernel);
+            self.dawdle();
+            let change = Change::Remap(range.start, to, range.end - range.start);
+            drop(self.report(self.kernel(), memory, thread, change));
+            self.dawdle();
+            drop(self.report(self.kernel(), memory, thread, Change::Unmap(range.start, range.end)));
+        }
+    }
+
+    /// `fork`: the child, whose userfaultfd has been handed over by then.
+    pub(super) fn fork(&self, memory: usize, thread: u32, without: &Range<u64>, badge: u64) -> usize {
+        let mut kernel = self.kernel();
+        kernel.memories[memory].changing += 1;
+        let child = kernel.forked(memory, without);
+        kernel.tell(child, "forked", without);
+        // MADV_WIPEONFORK
+        kernel.memories[child].pages.get_mut(&badge).expect("the badge is mapped").there = There::Missing;
+        drop(kernel);
+        self.dawdle();
+        drop(self.report(self.kernel(), memory, thread, Change::Fork(child)));
+        child
+    }
+}
