@@ -8,6 +8,7 @@
 //!
 //! This crate knows nothing of pages or policy.
 
+mod gate;
 mod pause;
 mod procfs;
 mod resident;

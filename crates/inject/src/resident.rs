@@ -9,7 +9,8 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ use rustix::net::{
 use rustix::thread::futex;
 
 use crate::InjectError;
+use crate::gate::Gate;
 
 /// One system call to run in the process.
 #[derive(Clone, Copy, Debug)]
@@ -144,39 +146,37 @@ impl Resident {
     /// Lets gated calls run again that are submitted from now on. To be called when a batch is planned: what is
     /// cancelled between planning and submission stays cancelled.
     pub fn arm(&self) {
-        self.ring.half_word(CANCEL_OFFSET).store(0, SeqCst);
+        self.gate().arm();
+    }
+
+    fn gate(&self) -> Gate<'_, AtomicU32> {
+        Gate { gate: self.ring.half_word(GATE_OFFSET), cancel: self.ring.half_word(CANCEL_OFFSET) }
     }
 
     /// Whether the gate was opened with `cancel` since [`Resident::arm`].
     pub fn is_cancelled(&self) -> bool {
-        self.ring.half_word(CANCEL_OFFSET).load(SeqCst) != 0
+        self.gate().is_cancelled()
     }
 
     /// Closes the gate: on return no gated call is running and none will start before [`Resident::open_gate`].
     pub fn close_gate(&self) {
-        let gate = self.ring.half_word(GATE_OFFSET);
         let begin = Instant::now();
         let mut spins = 0u32;
-        while gate.compare_exchange(0, 2, SeqCst, Relaxed).is_err() {
+        self.gate().close(|| {
             spins += 1;
-            if spins.is_multiple_of(64) {
-                // The thread was preempted inside a call, or died there.
-                std::thread::yield_now();
-                if begin.elapsed() > Duration::from_millis(10) && self.is_gone() {
-                    return;
-                }
-            } else {
+            if !spins.is_multiple_of(64) {
                 std::hint::spin_loop();
+                return false;
             }
-        }
+            // The thread was preempted inside a call, or died there.
+            std::thread::yield_now();
+            begin.elapsed() > Duration::from_millis(10) && self.is_gone()
+        });
     }
 
     /// Opens the gate again; with `cancel`, no gated call runs any more until [`Resident::arm`].
     pub fn open_gate(&self, cancel: bool) {
-        if cancel {
-            self.ring.half_word(CANCEL_OFFSET).store(1, SeqCst);
-        }
-        self.ring.half_word(GATE_OFFSET).store(0, SeqCst);
+        self.gate().open(cancel);
     }
 
     /// First calls after birth: leave the program's descriptors alone, and have a name.
