@@ -67,6 +67,8 @@ pub(super) struct Memory {
     pub(super) changing: u32,
     /// Ranges that a thread is discarding.
     pub(super) removing: Vec<(u32, Range<u64>)>,
+    /// Children that were forked and whose message is not queued yet: another thread's may be queued before it.
+    pub(super) forking: Vec<usize>,
     /// Gate: 0 open, 1 a move is under way, 2 closed.
     pub(super) gate: u32,
     pub(super) cancelled: bool,

@@ -96,6 +96,7 @@ impl World {
                 (There::Poisoned, _) => return Touched::Sigbus,
                 (There::Missing, _) if !page.registered => {
                     page.there = There::Present { value: 0, exclusive: true };
+                    kernel.tell(memory, "is on its own at", &(address..address + PAGE));
                 }
                 (There::Missing, _) => {
                     let write = !matches!(access, Access::Read);
@@ -136,6 +137,12 @@ impl World {
             let this = &mut kernel.memories[memory];
             this.removing.push((thread, range.clone()));
             this.changing += 1;
+            // The two calls are concurrent, and either may count as the first, page by page.
+            for child in this.forking.clone() {
+                for (_, page) in kernel.memories[child].pages.range_mut(range.clone()) {
+                    page.or_zero = true;
+                }
+            }
             kernel = self.report(kernel, memory, thread, Change::Remove(range.start, range.end));
             drop(kernel);
             self.dawdle();
@@ -196,9 +203,12 @@ impl World {
         kernel.tell(child, "forked", without);
         // MADV_WIPEONFORK
         kernel.memories[child].pages.get_mut(&badge).expect("the badge is mapped").there = There::Missing;
+        kernel.memories[memory].forking.push(child);
         drop(kernel);
         self.dawdle();
-        drop(self.report(self.kernel(), memory, thread, Change::Fork(child)));
+        kernel = self.kernel();
+        kernel.memories[memory].forking.retain(|&other| other != child);
+        drop(self.report(kernel, memory, thread, Change::Fork(child)));
         child
     }
 }
