@@ -34,9 +34,16 @@ impl SimMapping {
 impl Drop for SimMapping {
     fn drop(&mut self) {
         // A run that failed is being taken down, and its locks with it.
-        if !std::thread::panicking() {
-            self.world.kernel().by_fd.remove(&self.fd.as_raw_fd());
+        if std::thread::panicking() {
+            return;
         }
+        // The last descriptor of a userfaultfd closes: its memory is the kernel's own affair.
+        let mut kernel = self.world.kernel();
+        kernel.by_fd.remove(&self.fd.as_raw_fd());
+        kernel.memories[self.memory].pages.values_mut().for_each(|page| page.registered = false);
+        kernel.wake(self.memory, &(0..u64::MAX));
+        drop(kernel);
+        self.world.news.notify_all();
     }
 }
 
@@ -120,6 +127,7 @@ impl Mapping for SimMapping {
 
     fn register(&self, start: u64, len: u64) -> io::Result<()> {
         let mut kernel = self.world.kernel();
+        kernel.tell(self.memory, "register", &(start..start + len));
         let mut any = false;
         for (_, page) in kernel.memories[self.memory].pages.range_mut(start..start + len) {
             page.registered = true;
@@ -131,6 +139,7 @@ impl Mapping for SimMapping {
     fn unregister(&self, start: u64, len: u64) -> io::Result<()> {
         let mut kernel = self.world.kernel();
         let range = start..start + len;
+        kernel.tell(self.memory, "unregister", &range);
         for (_, page) in kernel.memories[self.memory].pages.range_mut(range.clone()) {
             page.registered = false;
         }
@@ -240,7 +249,7 @@ impl Inhabitant for SimInhabitant {
                 libc::MADV_POPULATE_WRITE => {
                     self.world.touch(self.memory, self.thread(), address, Access::Populate);
                 }
-                libc::MADV_DONTNEED => self.world.remove(self.memory, self.thread(), range),
+                libc::MADV_DONTNEED => self.world.drop_pages(self.memory, self.thread(), range),
                 other => panic!("advice {other}"),
             }
             results.push(0);
@@ -265,8 +274,13 @@ impl Inhabitant for SimInhabitant {
         Ok(kernel.present(self.memory, address, count))
     }
 
-    fn paused(&self, _work: &mut (dyn FnMut() + Send)) -> Result<(), InjectError> {
-        unreachable!("the simulated kernel moves pages")
+    fn paused(&self, work: &mut (dyn FnMut() + Send)) -> Result<(), InjectError> {
+        if !self.world.pause(self.memory) {
+            return Err(InjectError::Busy(self.memory as u32, 0));
+        }
+        work();
+        self.world.go_on(self.memory);
+        Ok(())
     }
 
     fn leave(&self, inside: &Inside) -> Result<(), InjectError> {

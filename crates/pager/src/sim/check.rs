@@ -19,7 +19,11 @@ pub(super) fn check(core: &Core, world: &World) {
     let mut owners: HashMap<u32, u32> = HashMap::new();
     for (id, space) in core.spaces() {
         let memory = &kernel.memories[kernel.by_fd[&space.uffd.as_fd().as_raw_fd()]];
-        let settled = memory.alive && memory.changing == 0 && memory.removing.is_empty() && core.hold == 0;
+        let settled = memory.alive
+            && memory.changing == 0
+            && memory.removing.is_empty()
+            && core.hold == 0
+            && core.dropping.is_none();
         for chunk in core.table.chunks_in(id, 0, u64::MAX) {
             let first = core.table.find(id, chunk).unwrap();
             for i in 0..CHUNK_PAGES {

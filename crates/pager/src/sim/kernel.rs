@@ -69,6 +69,8 @@ pub(super) struct Memory {
     pub(super) removing: Vec<(u32, Range<u64>)>,
     /// Children that were forked and whose message is not queued yet: another thread's may be queued before it.
     pub(super) forking: Vec<usize>,
+    /// All threads but the resident one are held still.
+    pub(super) paused: bool,
     /// Gate: 0 open, 1 a move is under way, 2 closed.
     pub(super) gate: u32,
     pub(super) cancelled: bool,

@@ -49,6 +49,8 @@ struct Plan {
     extents_max: usize,
     lie_one_in: u64,
     dawdle_one_in: u64,
+    /// Whether the kernel can move pages (Linux 6.8).
+    can_move: bool,
     kills: bool,
     forks: bool,
     detaches: bool,
@@ -56,13 +58,14 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(rng: &mut Rng) -> Self {
+    fn new(seed: u64, rng: &mut Rng) -> Self {
         Self {
             limit: 96 + rng.below(160),
             standby: [16, 160, 256][rng.below(3) as usize],
             extents_max: if rng.one_in(6) { 2 } else { 20 },
             lie_one_in: if rng.one_in(4) { 40 } else { 0 },
             dawdle_one_in: [0, 20, 4][rng.below(3) as usize],
+            can_move: seed % 4 != 3,
             kills: rng.one_in(4),
             forks: !rng.one_in(3),
             detaches: rng.one_in(3),
@@ -82,7 +85,7 @@ struct Simulation {
 
 fn simulate(seed: u64) {
     let mut rng = Rng::new(seed);
-    let plan = Plan::new(&mut rng);
+    let plan = Plan::new(seed, &mut rng);
     let world = World::new(rng.next(), plan.dawdle_one_in);
     let rack = Rack::new(plan.extents_max, plan.lie_one_in);
     let core = Core::new(plan.limit, plan.standby, None, true).unwrap();
@@ -101,7 +104,7 @@ fn simulate(seed: u64) {
     sim.attach(memory);
     shuttle::thread::scope(|scope| {
         scope.spawn(|| sim.serve());
-        let evictor = scope.spawn(|| sim.evict());
+        let evictor = scope.spawn(|| sim.evict(plan.can_move));
         scope.spawn(|| sim.keep());
         program.run();
         if plan.detaches {
@@ -111,11 +114,11 @@ fn simulate(seed: u64) {
         evictor.join().unwrap(); // it may wait for a message to be read
         sim.served.store(true, Relaxed);
     });
+    sim.check();
+    sim.shared.close(0);
     if plan.detaches {
         program.verify(); // without anybody who would answer
     }
-    sim.check();
-    sim.shared.close(0);
 }
 
 impl Simulation {
@@ -174,10 +177,10 @@ impl Simulation {
             .collect()
     }
 
-    fn evict(&self) {
+    fn evict(&self, can_move: bool) {
         let port = SimPort::new(&self.world, &self.rack);
         let grow = Box::new(|| Ok(self.rack.lock().unwrap().grow()));
-        let mut evictor = Evictor::new(&self.shared, port, grow, true);
+        let mut evictor = Evictor::new(&self.shared, port, grow, can_move);
         while !self.shared.stop.load(Relaxed) {
             evictor.step();
             self.pause(4);

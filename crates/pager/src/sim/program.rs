@@ -20,7 +20,9 @@ const STAYING: u64 = 160;
 pub(super) const STAGING: u64 = 80 * CHUNK_BYTES;
 pub(super) const BADGE: u64 = 90 * CHUNK_BYTES;
 /// Processes at most.
-const MEMORIES_MAX: usize = 4;
+pub(super) const MEMORIES_MAX: usize = 4;
+/// Threads of a process at most, for their numbers.
+pub(super) const THREADS_MAX: u32 = 8;
 
 /// One process's program.
 #[derive(Clone)]
@@ -72,7 +74,7 @@ impl Program {
     }
 
     fn touch(&self, thread: u32, address: u64, access: Access) {
-        let thread = self.memory as u32 * 8 + thread;
+        let thread = self.memory as u32 * THREADS_MAX + thread;
         if self.world.touch(self.memory, thread, address, access) == Touched::Sigbus {
             assert!(self.world.kernel().harm, "SIGBUS at {address:#x} although no server did harm");
         }
@@ -126,9 +128,9 @@ impl Program {
         if number > 0 {
             let start = CHANGING + self.world.below(STAYING - 32);
             let end = start + 1 + self.world.below(32);
-            self.world.remove(self.memory, self.memory as u32 * 8 + number, at(start)..at(end));
+            self.world.remove(self.memory, self.memory as u32 * THREADS_MAX + number, at(start)..at(end));
         } else if let Some(range) = self.some_range() {
-            self.world.remove(self.memory, self.memory as u32 * 8, range);
+            self.world.remove(self.memory, self.memory as u32 * THREADS_MAX, range);
         }
     }
 
@@ -157,7 +159,7 @@ impl Program {
 
     fn unmap(&self) {
         if let Some(range) = self.some_range() {
-            self.world.unmap(self.memory, self.memory as u32 * 8, range);
+            self.world.unmap(self.memory, self.memory as u32 * THREADS_MAX, range);
         }
     }
 
@@ -171,24 +173,18 @@ impl Program {
     fn remap(&self) {
         let Some(range) = self.some_range() else { return };
         let Some(to) = self.free_range((range.end - range.start) / PAGE) else { return };
-        self.world.remap(self.memory, self.memory as u32 * 8, range, to.start);
+        self.world.remap(self.memory, self.memory as u32 * THREADS_MAX, range, to.start);
     }
 
     fn fork(&self) -> Option<shuttle::thread::JoinHandle<()>> {
         if self.world.kernel().memories.len() >= MEMORIES_MAX {
             return None;
         }
-        let memory = self.world.fork(self.memory, self.memory as u32 * 8, &staging(), BADGE);
+        let memory = self.world.fork(self.memory, self.memory as u32 * THREADS_MAX, &staging(), BADGE);
         let child = Self { memory, steps: self.steps / 2, ..self.clone() };
         Some(shuttle::thread::spawn(move || {
             child.run();
-            let memory = &mut child.world.kernel().memories[child.memory];
-            assert!(
-                memory.waiters.is_empty() && memory.changes.is_empty(),
-                "a thread of the child still waits"
-            );
-            memory.alive = false;
-            memory.pages.clear();
+            child.world.exit(child.memory);
         }))
     }
 }

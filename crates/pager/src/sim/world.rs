@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-use super::kernel::{Change, Kernel, PAGE, There, Waiter};
+use super::kernel::{Change, Kernel, Memory, PAGE, There, Waiter};
+use super::program::{MEMORIES_MAX, THREADS_MAX};
 
 /// The simulated machine.
 pub(super) struct World {
@@ -71,6 +72,7 @@ impl World {
         let mut kernel = self.kernel();
         kernel.steps += 1;
         loop {
+            kernel = self.news.wait_while(kernel, |kernel| kernel.memories[memory].paused).unwrap();
             let this = &mut kernel.memories[memory];
             let discarding = this.removing.iter().any(|(_, range)| range.contains(&address));
             let Some(page) = this.pages.get_mut(&address) else { return Touched::Sigsegv };
@@ -126,13 +128,43 @@ impl World {
         self.news.wait_while(kernel, unread).unwrap()
     }
 
+    /// The kernel, once the process is not held still.
+    fn running(&self, memory: usize) -> MutexGuard<'_, Kernel> {
+        self.news.wait_while(self.kernel(), |kernel| kernel.memories[memory].paused).unwrap()
+    }
+
+    /// Holds the process still. `false`: one of its threads is in the middle of a change and cannot be stopped.
+    pub(super) fn pause(&self, memory: usize) -> bool {
+        let this = &mut self.kernel().memories[memory];
+        this.paused = this.changing == 0 && this.removing.is_empty();
+        this.paused
+    }
+
+    pub(super) fn go_on(&self, memory: usize) {
+        self.kernel().memories[memory].paused = false;
+        self.news.notify_all();
+    }
+
+    /// `MADV_DONTNEED` by the resident thread: the program still means its pages to have their content.
+    pub(super) fn drop_pages(&self, memory: usize, thread: u32, range: Range<u64>) {
+        let mut kernel = self.kernel();
+        if Self::is_registered(&kernel, memory, &range) {
+            kernel.memories[memory].changing += 1;
+            kernel = self.report(kernel, memory, thread, Change::Remove(range.start, range.end));
+        }
+        kernel.tell(memory, "drop", &range);
+        for (_, page) in kernel.memories[memory].pages.range_mut(range) {
+            page.there = There::Missing;
+        }
+    }
+
     fn is_registered(kernel: &Kernel, memory: usize, range: &Range<u64>) -> bool {
         kernel.memories[memory].pages.range(range.clone()).any(|(_, page)| page.registered)
     }
 
     /// `MADV_DONTNEED`: reported first, done afterwards.
     pub(super) fn remove(&self, memory: usize, thread: u32, range: Range<u64>) {
-        let mut kernel = self.kernel();
+        let mut kernel = self.running(memory);
         if Self::is_registered(&kernel, memory, &range) {
             let this = &mut kernel.memories[memory];
             this.removing.push((thread, range.clone()));
@@ -154,7 +186,7 @@ impl World {
 
     /// `munmap`: done first, reported afterwards.
     pub(super) fn unmap(&self, memory: usize, thread: u32, range: Range<u64>) {
-        let mut kernel = self.kernel();
+        let mut kernel = self.running(memory);
         let reported = Self::is_registered(&kernel, memory, &range);
         kernel.memories[memory].pages.retain(|address, _| !range.contains(address));
         kernel.tell(memory, "unmap", &range);
@@ -168,14 +200,14 @@ impl World {
 
     /// `mmap` at a fixed address that is free.
     pub(super) fn map(&self, memory: usize, range: Range<u64>) {
-        let mut kernel = self.kernel();
+        let mut kernel = self.running(memory);
         kernel.tell(memory, "map", &range);
         kernel.map(memory, range);
     }
 
     /// `mremap` to another address, which is free: done first, reported as a move and as the end of the old range.
     pub(super) fn remap(&self, memory: usize, thread: u32, range: Range<u64>, to: u64) {
-        let mut kernel = self.kernel();
+        let mut kernel = self.running(memory);
         let reported = Self::is_registered(&kernel, memory, &range);
         let this = &mut kernel.memories[memory];
         for address in range.clone().step_by(PAGE as usize) {
@@ -197,7 +229,7 @@ impl World {
 
     /// `fork`: the child, whose userfaultfd has been handed over by then.
     pub(super) fn fork(&self, memory: usize, thread: u32, without: &Range<u64>, badge: u64) -> usize {
-        let mut kernel = self.kernel();
+        let mut kernel = self.running(memory);
         kernel.memories[memory].changing += 1;
         let child = kernel.forked(memory, without);
         kernel.tell(child, "forked", without);
@@ -210,5 +242,20 @@ impl World {
         kernel.memories[memory].forking.retain(|&other| other != child);
         drop(self.report(kernel, memory, thread, Change::Fork(child)));
         child
+    }
+
+    /// The process ends, and whatever its resident thread waits for with it.
+    pub(super) fn exit(&self, memory: usize) {
+        let mut kernel = self.kernel();
+        let this = &mut kernel.memories[memory];
+        let program = |thread: u32| thread < MEMORIES_MAX as u32 * THREADS_MAX;
+        assert!(
+            !this.waiters.iter().any(|waiter| program(waiter.thread)),
+            "a thread of the program still waits"
+        );
+        assert!(!this.changes.iter().any(|change| program(change.0)), "a change of the program is unread");
+        *this = Memory { gate: this.gate, cancelled: this.cancelled, ..Memory::default() };
+        drop(kernel);
+        self.news.notify_all();
     }
 }
