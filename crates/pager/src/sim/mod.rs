@@ -38,7 +38,7 @@ use crate::space::Inside;
 use crate::table::SpaceId;
 
 /// Seeds of an ordinary test run.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 250;
 /// Rounds of the fault thread without a step of the program, after which somebody is said to wait for ever.
 const ROUNDS_MAX: u32 = 10_000;
 
