@@ -306,6 +306,22 @@ impl Core {
         ));
     }
 
+    /// Poisons all lost pages. `false`: the mappings are changing just now, and some may not be.
+    pub(crate) fn poison_lost(&mut self) -> bool {
+        let mut all = true;
+        if self.lost > 0 {
+            self.for_each_page(|core, page| {
+                if core.table.get(page).state == State::Lost {
+                    let (id, address) = core.table.place(page);
+                    let poisoned = core.space(id).map(|space| space.uffd.poison(address));
+                    let error = poisoned.and_then(|progress| progress.error?.raw_os_error());
+                    all &= !matches!(error, Some(libc::EAGAIN | libc::ENOMEM));
+                }
+            });
+        }
+        all
+    }
+
     /// No page may rely on what `slot` has: a store into it failed. Looks at every page, which is slow and rare.
     pub(crate) fn slot_invalidate(&mut self, slot: Slot) {
         self.for_each_page(|core, page| {

@@ -33,8 +33,18 @@ pub(crate) fn detach(shared: &Shared) -> Result<DetachReport, String> {
     loop {
         shared.wake_server();
         sleep(LOOK);
-        let core = shared.lock();
-        if core.far == 0 && core.standby.live() == 0 {
+        let mut core = shared.lock();
+        if core.lost > 0 && !core.can_poison {
+            core.hold -= 1;
+            shared.detaching.store(false, Relaxed);
+            return Err(format!(
+                "{} pages are lost with their memory server; once detached they would read as zeros, which this kernel \
+                 cannot prevent (Linux 6.6 can); the target stays as it is",
+                core.lost
+            ));
+        }
+        // Poisoning what was lost may have been refused when it was lost.
+        if core.far == 0 && core.standby.live() == 0 && core.poison_lost() {
             break;
         }
     }
