@@ -16,6 +16,7 @@ use rackmem_uapi::uffd::Event;
 use crate::core::{Core, PAGE};
 use crate::entry::{Entry, State};
 use crate::journal::Happening;
+use crate::late;
 use crate::space::Space;
 use crate::sync::MutexGuard;
 use crate::table::{CHUNK_BYTES, CHUNK_PAGES, SpaceId};
@@ -72,6 +73,9 @@ pub(crate) fn take<'a>(
             Event::Fork { child } => children.extend(fork(&mut core, id, child)),
         }
     }
+    if changes {
+        late::settle(&mut core, id);
+    }
     Taken { core, children }
 }
 
@@ -91,6 +95,7 @@ fn remove(core: &mut Core, id: SpaceId, start: u64, end: u64) {
     if let Some(space) = core.space_mut(id) {
         space.discards = true;
     }
+    core.table.cover(id, start, end); // so that it can be told of every page that it was given back
     core.note_run(Happening::Discard, id, 0, start, (end - start) / PAGE);
     if core.clear(id, start, end, true) {
         wake(core, id, start, end);
@@ -98,18 +103,30 @@ fn remove(core: &mut Core, id: SpaceId, start: u64, end: u64) {
 }
 
 fn unmap(core: &mut Core, id: SpaceId, start: u64, end: u64) {
-    if let Some(space) = core.space_mut(id) {
-        space.regions.remove(start..end);
-        space.changed = true;
-    }
     core.note_run(Happening::Discard, id, 0, start, (end - start) / PAGE);
-    if core.clear(id, start, end, false) {
-        wake(core, id, start, end);
+    let Some(space) = core.space_mut(id) else { return };
+    space.regions.remove(start..end);
+    space.changed = true;
+    for range in space.unsettled.unmap(start..end) {
+        if core.clear(id, range.start, range.end, false) {
+            wake(core, id, range.start, range.end);
+        }
     }
 }
 
 /// Pages moved to another address keep everything but their name.
 fn remap(core: &mut Core, id: SpaceId, from: u64, to: u64, len: u64) {
+    let remap = (from, to, len);
+    if late::is_occupied(core, id, remap)
+        && let Some(space) = core.space_mut(id)
+    {
+        space.unsettled.put_off(remap);
+    } else {
+        remap_now(core, id, remap);
+    }
+}
+
+pub(crate) fn remap_now(core: &mut Core, id: SpaceId, (from, to, len): (u64, u64, u64)) {
     core.clear(id, to, to + len, false);
     let mut waiters = false;
     for chunk in core.table.chunks_in(id, from, from + len) {
@@ -121,6 +138,7 @@ fn remap(core: &mut Core, id: SpaceId, from: u64, to: u64, len: u64) {
     if let Some(space) = core.space_mut(id) {
         space.regions.remove(from..from + len);
         space.regions.insert(to..to + len);
+        space.unsettled.moved(from..from + len, to..to + len);
         space.changed = true;
     }
     if waiters {
@@ -166,8 +184,18 @@ fn fork(core: &mut Core, id: SpaceId, child: OwnedFd) -> Option<SpaceId> {
     let (regions, badge_address, discards) = (parent.regions.clone(), parent.badge_address, parent.discards);
     let uffd = parent.uffd.child(child);
     let badge = core.badge();
-    let space =
-        Space { uffd, pid: None, inside: None, badge, badge_address, regions, discards, changed: true };
+    let unsettled = Default::default();
+    let space = Space {
+        uffd,
+        pid: None,
+        inside: None,
+        badge,
+        badge_address,
+        regions,
+        discards,
+        changed: true,
+        unsettled,
+    };
     space.ask(); // puts the badge there; if the child changes its mappings already, the keeper does
     let Some(new) = core.space_add(space) else {
         core.warn("too many processes: a forked child is not served and waits".to_owned());

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use rackmem_uapi::process::read_pages;
 use crate::core::PAGE;
 use crate::entry::State;
 use crate::kernel::Mapping;
-use crate::procfs::{self, PageMap};
+use crate::procfs::{self, PageMap, Span};
 use crate::space::{Inside, Space};
 use crate::table::{CHUNK_BYTES, SpaceId};
 use crate::tracing_file::TraceFile;
@@ -26,6 +27,8 @@ const TICK_BUSY: Duration = Duration::from_millis(1);
 const TICK_IDLE: Duration = Duration::from_millis(10);
 /// How often processes are looked at.
 const TICK_PROCESSES: Duration = Duration::from_millis(20);
+/// Memory that is taken in under one hold of the lock: 128 pages, about 50 µs.
+const TAKE_IN_BYTES: u64 = CHUNK_BYTES / 4;
 /// A descendant with less private memory than this is left alone: managing it costs more than it holds.
 const ENTER_BYTES: u64 = 4 << 20;
 
@@ -239,6 +242,7 @@ pub(crate) fn new_space(uffd: Arc<dyn Mapping>, pid: u32, inside: Inside) -> Spa
         regions: Default::default(),
         discards: false,
         changed: false,
+        unsettled: Default::default(),
     }
 }
 
@@ -274,80 +278,91 @@ pub(crate) fn entered(shared: &Shared, id: SpaceId, inside: Inside) {
 }
 
 fn register_new(shared: &Shared, id: SpaceId, thread: u32) {
-    let (Ok(mappings), Ok(map)) = (procfs::manageable(thread), PageMap::open(thread)) else { return };
-    register(shared, id, mappings, &|address, count| map.present(address, count));
+    let (Ok(spans), Ok(map)) = (procfs::spans(thread), PageMap::open(thread)) else { return };
+    register(shared, id, spans, &|address, count| map.present(address, count));
 }
 
 /// For each of so many pages from an address on, whether it is there.
 type Present<'a> = dyn Fn(u64, usize) -> io::Result<Vec<bool>> + 'a;
 
 /// Registers mappings that are not yet, and takes in the pages that are there.
-pub(crate) fn register(shared: &Shared, id: SpaceId, mappings: Vec<procfs::Mapping>, present: &Present<'_>) {
-    for mapping in mappings {
-        let gaps = match shared.lock().space(id) {
-            Some(space) => space.regions.gaps(mapping.range.clone()),
-            None => return,
-        };
+///
+/// The list of mappings is old by the time they are registered. If just what it names were registered, a mapping that has
+/// grown or moved since would fall into two, and a program that then moves or shrinks what it knows as one would be
+/// refused. So whole spans are registered, from one mapping that cannot be to the next, whatever lies there now.
+pub(crate) fn register(shared: &Shared, id: SpaceId, spans: Vec<Span>, present: &Present<'_>) {
+    for span in spans {
+        let mut core = shared.lock();
+        let Some(space) = core.space_mut(id) else { return };
+        if !space.unsettled.is_empty() {
+            space.changed = true; // later, see `late.rs`
+            return;
+        }
+        // Always, not only for what is new by the list: another mapping may have come where an old one was.
+        let whole = space.uffd.register(span.range.start, span.range.end - span.range.start).is_ok();
+        let gaps = span.mappings.into_iter().flat_map(|mapping| space.regions.gaps(mapping));
+        let mut gaps: Vec<Range<u64>> = gaps.filter(|gap| !space.is_ours(gap.start)).collect();
+        // Fails where the mapping has gone again, or is another userfaultfd's.
+        gaps.retain(|gap| whole || space.uffd.register(gap.start, gap.end - gap.start).is_ok());
+        if gaps.is_empty() {
+            continue;
+        }
+        // A child that was forked already, but of which we have not read yet, knows nothing of this registration. So the
+        // range is ours only from the next look on, when that child will have been told apart.
+        if space.ask() == Some(libc::EAGAIN) {
+            space.changed = true;
+            continue;
+        }
+        gaps.iter().for_each(|gap| space.regions.insert(gap.clone()));
+        drop(core);
         for gap in gaps {
-            let mut core = shared.lock();
-            let Some(space) = core.space_mut(id) else { return };
-            if space.is_ours(gap.start) {
-                continue;
-            }
-            let uffd = &space.uffd;
-            // The mapping may have grown since it was listed. If only its old part were registered it would fall into two,
-            // and a program that moves or shrinks what it knows as one would be refused. So the free space behind it is
-            // registered with it, unless something that cannot be has come there.
-            let end = if gap.end == mapping.range.end { mapping.room_end } else { gap.end };
-            let registered = uffd
-                .register(gap.start, end - gap.start)
-                .or_else(|_| uffd.register(gap.start, gap.end - gap.start));
-            // Fails where the mapping has gone again, or is another userfaultfd's.
-            if let Err(error) = registered {
-                tracing::debug!(?gap, %error, "a mapping was not registered");
-                continue;
-            }
-            // A child that was forked already, but of which we have not read yet, knows nothing of this registration. So the
-            // range is ours only from the next look on, when that child will have been told apart.
-            if space.ask() == Some(libc::EAGAIN) {
-                space.changed = true;
-                continue;
-            }
-            space.regions.insert(gap.clone());
-            drop(core);
             take_in(shared, id, present, gap);
         }
     }
 }
 
-/// Takes in the pages of a range that are there already. Chunk by chunk: under the lock no message is read, so what the
-/// page map says and what the table says belong together.
-fn take_in(shared: &Shared, id: SpaceId, present: &Present<'_>, range: std::ops::Range<u64>) {
+/// Takes in the pages of a range that are there and not known: they were there before the range was registered.
+///
+/// A page may be managed only if its mapping is registered *now*: pages can be moved out of any mapping, but only in a
+/// registered one does the next access fault. Lists of mappings are old; the kernel's answer to a zero page for an address
+/// is not: `EEXIST` says that the page is there and its mapping registered, at this moment and under the lock.
+fn take_in(shared: &Shared, id: SpaceId, present: &Present<'_>, range: Range<u64>) {
     let mut start = range.start;
     while start < range.end {
-        let end = range.end.min((start / CHUNK_BYTES + 1) * CHUNK_BYTES);
-        let mut core = shared.lock();
+        // A part of a chunk at a time: what a fault may have to wait for.
+        let end = range.end.min((start / TAKE_IN_BYTES + 1) * TAKE_IN_BYTES);
         let Ok(present) = present(start, ((end - start) / PAGE) as usize) else { return };
-        if core.space(id).and_then(|space| space.regions.containing(start)).is_some()
-            && present.contains(&true)
-        {
-            let Some(first) = core.table.find_or_create(id, start) else {
-                core.warn("the page table is full: some memory is not managed".to_owned());
-                return;
-            };
-            for (i, _) in present.iter().enumerate().filter(|&(_, &present)| present) {
-                let page = PageRef(first.0 + i as u32);
-                let entry = core.table.get(page);
-                if entry.state == State::Empty {
-                    core.became_resident(page, entry, Admission::Found);
-                }
-            }
-            core.ceiling_raise();
+        if present.contains(&true) && !take_in_present(shared, id, start, &present) {
+            return;
         }
-        drop(core);
         start = end;
     }
     shared.evict.notify_one();
+}
+
+fn take_in_present(shared: &Shared, id: SpaceId, start: u64, present: &[bool]) -> bool {
+    let mut core = shared.lock();
+    let Some(uffd) = core.uffd(id) else { return false };
+    let Some(first) = core.table.find_or_create(id, start) else {
+        core.warn("the page table is full: some memory is not managed".to_owned());
+        return false;
+    };
+    for (i, _) in present.iter().enumerate().filter(|&(_, &present)| present) {
+        let (page, address) = (PageRef(first.0 + i as u32), start + i as u64 * PAGE);
+        let entry = core.table.get(page);
+        // What the program has just given back is still there until its `madvise` goes on: nobody knows when. Such a page
+        // is known again from its next fault on.
+        if entry.state != State::Empty || entry.discarded {
+            continue;
+        }
+        let asked = uffd.zeropage(address, PAGE);
+        // Done: it had gone again, and its place holds zeros now, as it would after a fault.
+        if asked.error.is_none_or(|error| error.raw_os_error() == Some(libc::EEXIST)) {
+            core.became_resident(page, entry, Admission::Found);
+        }
+    }
+    core.ceiling_raise();
+    true
 }
 
 /// Whether a space's memory is gone.

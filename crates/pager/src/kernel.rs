@@ -33,6 +33,8 @@ pub(crate) trait Mapping: AsFd + Send + Sync {
     fn register(&self, start: u64, len: u64) -> io::Result<()>;
     /// Missing pages of the range are the kernel's own affair again.
     fn unregister(&self, start: u64, len: u64) -> io::Result<()>;
+    /// Whether a registered mapping is at `address`. `None` while a message is due.
+    fn is_registered(&self, address: u64) -> Option<bool>;
     /// The mapping of a forked child, by the descriptor that came with the message.
     fn child(&self, uffd: OwnedFd) -> Arc<dyn Mapping>;
     /// Whether a page of process `pid`, which has this mapping, is missing.
@@ -125,6 +127,10 @@ impl Mapping for Userfaultfd {
 
     fn unregister(&self, start: u64, len: u64) -> io::Result<()> {
         uffd::unregister(self.as_fd(), start, len)
+    }
+
+    fn is_registered(&self, address: u64) -> Option<bool> {
+        uffd::is_registered(self.as_fd(), address)
     }
 
     fn child(&self, uffd: OwnedFd) -> Arc<dyn Mapping> {

@@ -22,6 +22,7 @@ mod extract;
 mod journal;
 mod keeper;
 mod kernel;
+mod late;
 mod poll;
 mod probes;
 mod procfs;

@@ -11,45 +11,68 @@ use crate::core::PAGE;
 /// Bit 63 of a pagemap entry: present; bit 62: swapped. Source: Documentation/admin-guide/mm/pagemap.rst.
 const PRESENT_OR_SWAPPED: u64 = 3 << 62;
 
-/// A mapping that can be managed.
+/// A range of addresses without mappings that cannot be registered, and what in it can be managed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Mapping {
+pub(crate) struct Span {
     pub(crate) range: Range<u64>,
-    /// Where the next mapping begins: up to there it may have grown since.
-    pub(crate) room_end: u64,
+    /// Writable private anonymous mappings.
+    pub(crate) mappings: Vec<Range<u64>>,
 }
 
-/// Writable private anonymous mappings, the program's stack excluded: what is managed.
-pub(crate) fn manageable(thread: u32) -> io::Result<Vec<Mapping>> {
-    Ok(manageable_lines(&fs::read_to_string(format!("/proc/{thread}/maps"))?))
+/// What can be managed: writable private anonymous memory, the program's stack excluded, by spans.
+pub(crate) fn spans(thread: u32) -> io::Result<Vec<Span>> {
+    Ok(spans_of(&fs::read_to_string(format!("/proc/{thread}/maps"))?))
 }
 
-fn manageable_lines(text: &str) -> Vec<Mapping> {
-    let mut found = Vec::new();
-    let mut next_start = u64::MAX;
-    for line in text.lines().rev() {
-        let Some((range, manageable)) = parse_line(line) else { continue };
-        let start = range.start;
-        if manageable {
-            let room_end = if next_start == u64::MAX { range.end } else { next_start };
-            found.push(Mapping { range, room_end });
+fn spans_of(text: &str) -> Vec<Span> {
+    let mut spans = vec![Span { range: 0..0, mappings: Vec::new() }];
+    for (range, kind) in text.lines().filter_map(parse_line) {
+        let span = spans.last_mut().expect("there is a first one");
+        if kind != Kind::Foreign {
+            if span.mappings.is_empty() && span.range.start == 0 {
+                span.range.start = range.start;
+            }
+            span.range.end = range.end;
         }
-        next_start = start;
+        match kind {
+            Kind::Manageable => span.mappings.push(range),
+            Kind::Anonymous => {}
+            Kind::Foreign => {
+                if span.range.start != 0 {
+                    span.range.end = range.start;
+                }
+                spans.push(Span { range: range.end..range.end, mappings: Vec::new() });
+            }
+        }
     }
-    found.reverse();
-    found
+    spans.retain(|span| !span.mappings.is_empty());
+    spans
 }
 
-/// `start-end perms offset device inode name`: the range, and whether it can be managed.
-fn parse_line(line: &str) -> Option<(Range<u64>, bool)> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Writable private anonymous memory.
+    Manageable,
+    /// Private anonymous memory that is not writable now.
+    Anonymous,
+    /// Everything else.
+    Foreign,
+}
+
+/// `start-end perms offset device inode name`
+fn parse_line(line: &str) -> Option<(Range<u64>, Kind)> {
     let mut words = line.split_ascii_whitespace();
     let (range, permissions) = (words.next()?, words.next()?);
     let inode = words.nth(2)?;
     let name = words.next().unwrap_or_default();
     let anonymous = inode == "0" && (name.is_empty() || name == "[heap]" || name.starts_with("[anon:"));
+    let kind = match permissions {
+        "rw-p" if anonymous => Kind::Manageable,
+        _ if anonymous && permissions.ends_with('p') => Kind::Anonymous,
+        _ => Kind::Foreign,
+    };
     let (start, end) = range.split_once('-')?;
-    let range = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
-    Some((range, permissions == "rw-p" && anonymous))
+    Some((u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?, kind))
 }
 
 /// Whether a process has the ring of a resident thread mapped: it is entered, or shares its memory with one that is.
@@ -104,26 +127,40 @@ mod tests {
 
     #[test]
     fn only_writable_private_anonymous_memory_is_manageable() {
-        let check = |line: &str, expect: Option<bool>| {
-            assert_eq!(parse_line(line).map(|(_, manageable)| manageable), expect, "{line}");
+        let check = |line: &str, expect: Option<Kind>| {
+            assert_eq!(parse_line(line).map(|(_, kind)| kind), expect, "{line}");
         };
-        check("7f00-7f10 rw-p 00000000 00:00 0 ", Some(true));
-        check("1000-2000 rw-p 00000000 00:00 0                          [heap]", Some(true));
-        check("1000-2000 rw-p 00000000 00:00 0                          [anon:stack 1]", Some(true));
-        check("1000-2000 rw-p 00000000 00:00 0                          [stack]", Some(false));
-        check("1000-2000 r--p 00000000 00:00 0", Some(false));
-        check("1000-2000 rwxp 00000000 00:00 0", Some(false));
-        check("1000-2000 rw-s 00000000 00:00 0", Some(false));
-        check("1000-2000 rw-p 00002000 08:01 1234                       /usr/lib/libc.so", Some(false));
+        check("7f00-7f10 rw-p 00000000 00:00 0 ", Some(Kind::Manageable));
+        check("1000-2000 rw-p 00000000 00:00 0                          [heap]", Some(Kind::Manageable));
+        check(
+            "1000-2000 rw-p 00000000 00:00 0                          [anon:stack 1]",
+            Some(Kind::Manageable),
+        );
+        check("1000-2000 rw-p 00000000 00:00 0                          [stack]", Some(Kind::Foreign));
+        check("1000-2000 ---p 00000000 00:00 0", Some(Kind::Anonymous));
+        check("1000-2000 rwxp 00000000 00:00 0", Some(Kind::Anonymous));
+        check("1000-2000 rw-s 00000000 00:00 0", Some(Kind::Foreign));
+        check(
+            "1000-2000 rw-p 00002000 08:01 1234                       /usr/lib/libc.so",
+            Some(Kind::Foreign),
+        );
         check("nonsense", None);
     }
 
     #[test]
-    fn a_mapping_has_room_up_to_the_next_one() {
-        let text = "1000-2000 rw-p 0 00:00 0\n5000-6000 r--p 0 00:00 0\n6000-7000 rw-p 0 00:00 0\n";
-        let found = manageable_lines(text);
-        assert_eq!(found[0], Mapping { range: 0x1000..0x2000, room_end: 0x5000 });
-        assert_eq!(found[1], Mapping { range: 0x6000..0x7000, room_end: 0x7000 }, "the last one has none");
+    fn a_span_reaches_from_one_foreign_mapping_to_the_next() {
+        let lines =
+            ["rw-p 0 00:00 0", "r--p 0 08:01 7 /lib", "rw-p 0 00:00 0", "---p 0 00:00 0", "rw-p 0 00:00 0"];
+        let at = |i: usize| (i as u64 + 1) * 0x2000..(i as u64 + 1) * 0x2000 + 0x1000;
+        let text: Vec<String> = lines
+            .iter()
+            .enumerate()
+            .map(|(i, line)| format!("{:x}-{:x} {line}", at(i).start, at(i).end))
+            .collect();
+        let spans = spans_of(&text.join("\n"));
+        assert_eq!(spans[0], Span { range: 0x2000..0x4000, mappings: vec![at(0)] });
+        assert_eq!(spans[1], Span { range: 0x5000..0xb000, mappings: vec![at(2), at(4)] });
+        assert_eq!(spans.len(), 2);
     }
 
     #[test]
@@ -132,6 +169,6 @@ mod tests {
         let here = present(std::process::id(), value.as_ptr() as u64 & !(PAGE - 1), 1).unwrap();
         assert_eq!(here, [true]);
         assert!(sizes(std::process::id()).unwrap().0 > 0);
-        assert!(!manageable(std::process::id()).unwrap().is_empty());
+        assert!(!spans(std::process::id()).unwrap().is_empty());
     }
 }

@@ -16,6 +16,7 @@ use crate::core::{Core, PAGE};
 use crate::entry::State;
 use crate::events::{self, Taken};
 use crate::journal::Happening;
+use crate::late;
 use crate::sync::MutexGuard;
 use crate::table::{CHUNK_PAGES, SpaceId};
 use crate::transfer::Transfer;
@@ -148,6 +149,10 @@ impl<'a, P: Transfer> Server<'a, P> {
             return core;
         }
         core.watch_access(fault.space, fault.exact, fault.write, fault.thread, fault.since);
+        if !late::settle(&mut core, fault.space) {
+            self.retries.push(fault); // which page this is, is not known yet
+            return core;
+        }
         let Some(space) = core.space(fault.space) else { return core };
         let ours = space.inside.as_ref().is_some_and(|inside| inside.resident.thread() == fault.thread);
         let Some(page) = core.table.find_or_create(fault.space, fault.address) else {
@@ -477,6 +482,11 @@ fn install(
     if !is_current(core, &fetch, tag) {
         return; // unmapped, discarded or moved meanwhile; whoever waited was woken then
     }
+    let (id, _) = core.table.place(fetch.page);
+    let settled = late::settle(core, id);
+    if !is_current(core, &fetch, tag) {
+        return;
+    }
     let mut entry = core.table.get(fetch.page);
     if (version, checksum) != (entry.version, entry.checksum()) {
         core.warn("a memory server answered with another version of a page than the last one".to_owned());
@@ -485,11 +495,10 @@ fn install(
     }
     let (id, address) = core.table.place(fetch.page);
     let Some(space) = core.space(id) else { return };
-    let progress = space.uffd.copy(address, source);
-    if progress.done == PAGE
-        || progress.error.as_ref().and_then(std::io::Error::raw_os_error) == Some(libc::EEXIST)
-    {
-        if progress.done != PAGE {
+    let progress = settled.then(|| space.uffd.copy(address, source));
+    let done = progress.as_ref().is_some_and(|progress| progress.done == PAGE);
+    if done || progress.and_then(|progress| progress.error?.raw_os_error()) == Some(libc::EEXIST) {
+        if !done {
             space.uffd.wake(address, PAGE);
         }
         let how = if fetch.waiter.is_some() { Admission::Fetched } else { Admission::Prefetched };

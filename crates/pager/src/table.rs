@@ -99,6 +99,15 @@ impl PageTable {
         Some(PageRef(chunk * CHUNK_PAGES + offset(address)))
     }
 
+    /// Sees to it that every page of a range has an entry, as far as the table has room.
+    pub(crate) fn cover(&mut self, space: SpaceId, start: u64, end: u64) {
+        for number in start / CHUNK_BYTES..end.div_ceil(CHUNK_BYTES) {
+            if self.find_or_create(space, number * CHUNK_BYTES).is_none() {
+                return;
+            }
+        }
+    }
+
     /// Gives up the chunk that describes `address`. All its entries must be empty.
     pub(crate) fn remove_chunk(&mut self, space: SpaceId, address: u64) {
         if let Some(chunk) = self.chunks.remove(&key(space, address)) {

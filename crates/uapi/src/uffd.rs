@@ -95,6 +95,7 @@ const UFFDIO_COPY: u32 = iowr::<Copy>(0x03); // _IOWR(UFFDIO, _UFFDIO_COPY, stru
 const UFFDIO_ZEROPAGE: u32 = iowr::<Fill>(0x04); // _IOWR(UFFDIO, _UFFDIO_ZEROPAGE, struct uffdio_zeropage)
 /// Request number of `UFFDIO_MOVE`, for threads that call it inside the target.
 pub const UFFDIO_MOVE: u32 = iowr::<Copy>(0x05); // _IOWR(UFFDIO, _UFFDIO_MOVE, struct uffdio_move)
+const UFFDIO_CONTINUE: u32 = iowr::<Fill>(0x07); // _IOWR(UFFDIO, _UFFDIO_CONTINUE, struct uffdio_continue)
 const UFFDIO_POISON: u32 = iowr::<Fill>(0x08); // _IOWR(UFFDIO, _UFFDIO_POISON, struct uffdio_poison)
 /// Request number of `USERFAULTFD_IOC_NEW` on `/dev/userfaultfd` (6.1).
 pub const USERFAULTFD_IOC_NEW: u32 = 0xaa00;
@@ -189,6 +190,21 @@ pub fn poison(fd: BorrowedFd<'_>, start: u64, len: u64) -> Progress {
     let mut argument = Fill { range: Range { start, len }, mode: 0, done: 0 };
     let result = ioctl(fd, UFFDIO_POISON, &mut argument);
     progress(result, argument.done, len)
+}
+
+/// Whether a private anonymous mapping that is registered with a userfaultfd lies at `address`.
+///
+/// Asks for something that such a mapping cannot do (`UFFDIO_CONTINUE`, for shared memory): the kernel finds the mapping
+/// first (`ENOENT` if there is none, or it is not registered) and then refuses (`EINVAL`). Nothing is changed. `None` while a
+/// message about a changed mapping is unread (`EAGAIN`).
+pub fn is_registered(fd: BorrowedFd<'_>, address: u64) -> Option<bool> {
+    const PAGE: u64 = rackmem_types::PAGE_SIZE as u64;
+    let mut argument = Fill { range: Range { start: address, len: PAGE }, mode: 0, done: 0 };
+    let error = ioctl(fd, UFFDIO_CONTINUE, &mut argument).err();
+    match error.and_then(|error| error.raw_os_error()) {
+        Some(libc::EAGAIN) => None,
+        code => Some(!matches!(code, Some(libc::ENOENT | libc::ESRCH))),
+    }
 }
 
 /// What a userfaultfd reports.

@@ -125,6 +125,12 @@ impl Mapping for SimMapping {
         self.world.news.notify_all();
     }
 
+    fn is_registered(&self, address: u64) -> Option<bool> {
+        let kernel = self.world.kernel();
+        let memory = &kernel.memories[self.memory];
+        (memory.changing == 0).then(|| memory.pages.get(&address).is_some_and(|page| page.registered))
+    }
+
     fn register(&self, start: u64, len: u64) -> io::Result<()> {
         let mut kernel = self.world.kernel();
         kernel.tell(self.memory, "register", &(start..start + len));

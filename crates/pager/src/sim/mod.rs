@@ -32,7 +32,7 @@ use crate::core::Core;
 use crate::detach::detach;
 use crate::evict::Evictor;
 use crate::keeper;
-use crate::procfs::Mapping;
+use crate::procfs::Span;
 use crate::serve::Server;
 use crate::space::Inside;
 use crate::table::SpaceId;
@@ -233,20 +233,19 @@ impl Simulation {
         if self.shared.detaching.load(Relaxed) {
             return;
         }
-        let mut mappings: Vec<Mapping> = Vec::new();
-        let mut last = None;
-        for (&address, page) in &self.world.kernel().memories[memory].pages {
-            match mappings.last_mut() {
-                Some(mapping) if last == Some(page.mapping) && mapping.range.end == address => {
-                    mapping.range.end += PAGE;
-                    mapping.room_end += PAGE;
-                }
-                _ => mappings.push(Mapping { range: address..address + PAGE, room_end: address + PAGE }),
+        let pages: Vec<u64> = self.world.kernel().memories[memory].pages.keys().copied().collect();
+        let mappings: Vec<_> = pages
+            .chunk_by(|a, b| a + PAGE == *b)
+            .map(|run| run[0]..run[0] + run.len() as u64 * PAGE)
+            .collect();
+        let spans = match (mappings.first(), mappings.last()) {
+            (Some(first), Some(last)) => {
+                vec![Span { range: first.start..last.end, mappings: mappings.clone() }]
             }
-            last = Some(page.mapping);
-        }
+            _ => Vec::new(),
+        };
         let present = |address, count| Ok(self.world.kernel().present(memory, address, count));
-        keeper::register(&self.shared, id, mappings, &present);
+        keeper::register(&self.shared, id, spans, &present);
     }
 
     /// Lets others go on, and now and then looks whether everything is in order.
