@@ -218,13 +218,13 @@ impl<'a, P: Transfer> Evictor<'a, P> {
         for &page in &self.victims {
             let (id, address) = core.table.place(page);
             let mut entry = core.table.get(page);
-            let leaves =
-                entry.state == State::Resident && core.space(id).is_some_and(|space| space.inside.is_some());
-            if !leaves {
+            let Some(space) = core.space(id).filter(|space| space.inside.is_some()) else { continue };
+            if entry.state != State::Resident {
                 continue;
             }
-            if *chosen.get_or_insert(id) != id {
-                core.policy.admit(page, Admission::Found); // its turn comes with another batch
+            // Its turn comes with another batch: of its own space, or once it is known which pages are where.
+            if !space.unsettled.is_empty() || *chosen.get_or_insert(id) != id {
+                core.policy.admit(page, Admission::Found);
                 continue;
             }
             entry.state = State::Leaving;

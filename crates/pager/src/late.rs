@@ -68,6 +68,9 @@ pub(crate) fn settle(core: &mut Core, id: SpaceId) -> bool {
     if core.space(id).is_none_or(|space| space.unsettled.is_empty()) {
         return true;
     }
+    if core.batch == Some(id) {
+        return false; // its pages belong to the evictor until it has recorded them
+    }
     let Some(space) = core.space_mut(id) else { return true };
     let mut is_quiet = space.ask() != Some(libc::EAGAIN);
     let remaps = std::mem::take(&mut space.unsettled.remaps);
