@@ -132,8 +132,8 @@ impl Tracee {
         [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = arguments;
         adjust(&mut registers);
         ptrace::setregs(self.thread, registers).map_err(|_| InjectError::Gone(self.process))?;
-        self.to_syscall_stop()?;
-        self.to_syscall_stop()?;
+        self.run_to_syscall_stop()?;
+        self.run_to_syscall_stop()?;
         let result = ptrace::getregs(self.thread).map_err(|_| InjectError::Gone(self.process))?.rax as i64;
         if (-4095..0).contains(&result) {
             let source = io::Error::from_raw_os_error(-result as i32);
@@ -168,7 +168,7 @@ impl Tracee {
         }
     }
 
-    fn to_syscall_stop(&mut self) -> Result<(), InjectError> {
+    fn run_to_syscall_stop(&mut self) -> Result<(), InjectError> {
         loop {
             ptrace::syscall(self.thread, None).map_err(|_| InjectError::Gone(self.process))?;
             match wait(self.thread, None) {

@@ -98,9 +98,10 @@ pub(crate) fn settle(core: &mut Core, id: SpaceId) -> bool {
     is_quiet
 }
 
-/// Whether a move would meet pages that have not gone yet.
+/// Whether a move would meet a mapping that has not gone yet.
 pub(crate) fn is_occupied(core: &Core, id: SpaceId, (_, to, len): Remap) -> bool {
-    core.known_pages(id, to, to + len).next().is_some()
+    core.space(id).is_some_and(|space| !space.regions.parts(to..to + len).is_empty())
+        || core.known_pages(id, to, to + len).next().is_some()
 }
 
 /// Drops what is gone of a range. `false`: it cannot be told just now.

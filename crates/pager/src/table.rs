@@ -189,7 +189,7 @@ impl PageTable {
 
 fn key(space: SpaceId, address: u64) -> u64 {
     // User addresses have 47 bits (57 with five-level tables, which a program must ask for), chunk numbers 26 to 36.
-    u64::from(space) << 48 | address / CHUNK_BYTES
+    (u64::from(space) << 48) | (address / CHUNK_BYTES)
 }
 
 fn offset(address: u64) -> u32 {
