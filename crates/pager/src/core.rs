@@ -95,6 +95,8 @@ pub(crate) struct Core {
     pub(crate) stuck: bool,
     /// Pages that the standby list should hold.
     pub(crate) standby_target: usize,
+    /// Forked children that nobody polls yet.
+    pub(crate) newborn: Vec<SpaceId>,
     /// Whether lost pages can be poisoned (Linux 6.6).
     pub(crate) can_poison: bool,
     /// Faults that found their page leaving: when they began.
@@ -135,6 +137,7 @@ impl Core {
             hold: 0,
             far_full: false,
             stuck: false,
+            newborn: Vec::new(),
             standby_target: standby,
             can_poison,
             waiting: HashMap::new(),

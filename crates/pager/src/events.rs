@@ -16,18 +16,11 @@ use rackmem_uapi::uffd::Event;
 use crate::core::{Core, PAGE};
 use crate::entry::{Entry, State};
 use crate::journal::Happening;
-use crate::late;
+use crate::late::{self, Change};
 use crate::space::Space;
 use crate::sync::MutexGuard;
 use crate::table::{CHUNK_BYTES, CHUNK_PAGES, SpaceId};
 use crate::{PageRef, Shared};
-
-/// What came of reading one userfaultfd.
-pub(crate) struct Taken<'a> {
-    pub(crate) core: MutexGuard<'a, Core>,
-    /// Forked children, to be polled from now on.
-    pub(crate) children: Vec<SpaceId>,
-}
 
 /// Reads the messages of `id` and acts upon those about mappings; faults are left in `faults`.
 pub(crate) fn take<'a>(
@@ -36,9 +29,8 @@ pub(crate) fn take<'a>(
     id: SpaceId,
     messages: &mut Vec<Event>,
     faults: &mut Vec<Event>,
-) -> Taken<'a> {
-    let mut children = Vec::new();
-    let Some(space) = core.space(id) else { return Taken { core, children } };
+) -> MutexGuard<'a, Core> {
+    let Some(space) = core.space(id) else { return core };
     let uffd = Arc::clone(&space.uffd);
     let gate = (core.batch == Some(id)).then(|| space.inside.clone()).flatten();
     if let Some(inside) = &gate {
@@ -54,7 +46,7 @@ pub(crate) fn take<'a>(
     }
     if let Err(error) = result {
         core.warn(format!("reading the userfaultfd failed: {error}"));
-        return Taken { core, children };
+        return core;
     }
     if changes {
         core.hold += 1;
@@ -67,16 +59,27 @@ pub(crate) fn take<'a>(
         match event {
             Event::Fault { .. } => faults.push(event),
             _ if means_nothing(&core, id, &event) => {}
-            Event::Remove { start, end } => remove(&mut core, id, start, end),
-            Event::Unmap { start, end } => unmap(&mut core, id, start, end),
-            Event::Remap { from, to, len } => remap(&mut core, id, from, to, len),
-            Event::Fork { child } => children.extend(fork(&mut core, id, child)),
+            Event::Remove { start, end } => late::note(&mut core, id, Change::Remove(start..end)),
+            Event::Unmap { start, end } => late::note(&mut core, id, Change::Unmap(start..end)),
+            Event::Remap { from, to, len } => late::note(&mut core, id, Change::Remap(from, to, len)),
+            Event::Fork { child } => late::note(&mut core, id, Change::Fork(child)),
         }
     }
-    if changes {
-        late::settle(&mut core, id);
+    late::settle(&mut core, id);
+    core
+}
+
+/// Acts upon a change whose turn has come.
+pub(crate) fn apply(core: &mut Core, id: SpaceId, change: Change) {
+    match change {
+        Change::Remove(range) => remove(core, id, range.start, range.end),
+        Change::Unmap(range) => unmap(core, id, range.start, range.end),
+        Change::Remap(from, to, len) => remap(core, id, from, to, len),
+        Change::Fork(child) => {
+            let child = fork(core, id, child);
+            core.newborn.extend(child);
+        }
     }
-    Taken { core, children }
 }
 
 /// Whether a message is about our own doings: the staging area being emptied, or pages that the evictor drops while the
@@ -103,30 +106,18 @@ fn remove(core: &mut Core, id: SpaceId, start: u64, end: u64) {
 }
 
 fn unmap(core: &mut Core, id: SpaceId, start: u64, end: u64) {
+    if let Some(space) = core.space_mut(id) {
+        space.regions.remove(start..end);
+        space.changed = true;
+    }
     core.note_run(Happening::Discard, id, 0, start, (end - start) / PAGE);
-    let Some(space) = core.space_mut(id) else { return };
-    space.regions.remove(start..end);
-    space.changed = true;
-    for range in space.unsettled.unmap(start..end) {
-        if core.clear(id, range.start, range.end, false) {
-            wake(core, id, range.start, range.end);
-        }
+    if core.clear(id, start, end, false) {
+        wake(core, id, start, end);
     }
 }
 
 /// Pages moved to another address keep everything but their name.
 fn remap(core: &mut Core, id: SpaceId, from: u64, to: u64, len: u64) {
-    let remap = (from, to, len);
-    if late::is_occupied(core, id, remap)
-        && let Some(space) = core.space_mut(id)
-    {
-        space.unsettled.put_off(remap);
-    } else {
-        remap_now(core, id, remap);
-    }
-}
-
-pub(crate) fn remap_now(core: &mut Core, id: SpaceId, (from, to, len): (u64, u64, u64)) {
     core.clear(id, to, to + len, false);
     let mut waiters = false;
     for chunk in core.table.chunks_in(id, from, from + len) {
@@ -138,7 +129,6 @@ pub(crate) fn remap_now(core: &mut Core, id: SpaceId, (from, to, len): (u64, u64
     if let Some(space) = core.space_mut(id) {
         space.regions.remove(from..from + len);
         space.regions.insert(to..to + len);
-        space.unsettled.moved(from..from + len, to..to + len);
         space.changed = true;
     }
     if waiters {
@@ -184,7 +174,6 @@ fn fork(core: &mut Core, id: SpaceId, child: OwnedFd) -> Option<SpaceId> {
     let (regions, badge_address, discards) = (parent.regions.clone(), parent.badge_address, parent.discards);
     let uffd = parent.uffd.child(child);
     let badge = core.badge();
-    let unsettled = Default::default();
     let space = Space {
         uffd,
         pid: None,
@@ -194,7 +183,7 @@ fn fork(core: &mut Core, id: SpaceId, child: OwnedFd) -> Option<SpaceId> {
         regions,
         discards,
         changed: true,
-        unsettled,
+        changes: Vec::new(),
     };
     space.ask(); // puts the badge there; if the child changes its mappings already, the keeper does
     let Some(new) = core.space_add(space) else {

@@ -242,7 +242,7 @@ pub(crate) fn new_space(uffd: Arc<dyn Mapping>, pid: u32, inside: Inside) -> Spa
         regions: Default::default(),
         discards: false,
         changed: false,
-        unsettled: Default::default(),
+        changes: Vec::new(),
     }
 }
 
@@ -294,7 +294,7 @@ pub(crate) fn register(shared: &Shared, id: SpaceId, spans: Vec<Span>, present: 
     for span in spans {
         let mut core = shared.lock();
         let Some(space) = core.space_mut(id) else { return };
-        if !space.unsettled.is_empty() {
+        if !space.changes.is_empty() {
             space.changed = true; // later, see `late.rs`
             return;
         }

@@ -61,26 +61,6 @@ impl RangeSet {
         gaps
     }
 
-    /// The parts of `range` that are in the set.
-    pub(crate) fn parts(&self, range: Range<u64>) -> Vec<Range<u64>> {
-        let mut parts = Vec::new();
-        let mut at = range.start;
-        for gap in self.gaps(range.clone()) {
-            if gap.start > at {
-                parts.push(at..gap.start);
-            }
-            at = gap.end;
-        }
-        if at < range.end {
-            parts.push(at..range.end);
-        }
-        parts
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> {
         self.0.iter().map(|(&start, &end)| start..end)
     }
@@ -106,8 +86,6 @@ mod tests {
             let covered: Vec<u64> = ranges.gaps(0..80).into_iter().flatten().collect();
             let expected: Vec<u64> = (0..80).filter(|&i| !model[i as usize]).collect();
             prop_assert_eq!(covered, expected);
-            let inside: Vec<u64> = ranges.parts(0..80).into_iter().flatten().collect();
-            prop_assert_eq!(inside, (0..80).filter(|&i| model[i as usize]).collect::<Vec<_>>());
         }
     }
 }

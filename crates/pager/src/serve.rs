@@ -14,7 +14,7 @@ use rackmem_uapi::uffd::{self, Event};
 use crate::Shared;
 use crate::core::{Core, PAGE};
 use crate::entry::State;
-use crate::events::{self, Taken};
+use crate::events;
 use crate::journal::Happening;
 use crate::late;
 use crate::sync::MutexGuard;
@@ -61,6 +61,8 @@ pub(crate) struct Server<'a, P> {
     requests: Vec<ReadRequest>,
     /// Forked children that nobody polls yet.
     pub(crate) children: Vec<SpaceId>,
+    /// Some space's changes wait for a quiet moment.
+    unsettled: bool,
 }
 
 impl<'a, P: Transfer> Server<'a, P> {
@@ -76,6 +78,7 @@ impl<'a, P: Transfer> Server<'a, P> {
             faults: Vec::with_capacity(2 * uffd::MESSAGES_MAX),
             requests: Vec::with_capacity(WINDOW_PAGES_MAX as usize),
             children: Vec::new(),
+            unsettled: false,
         }
     }
 
@@ -91,6 +94,10 @@ impl<'a, P: Transfer> Server<'a, P> {
             core = self.take_pages(core);
         }
         core = self.take_retries(core);
+        let open = core.spaces().filter(|(_, space)| !space.changes.is_empty()).map(|(id, _)| id);
+        let open: Vec<SpaceId> = open.collect(); // nearly always empty, and then nothing is allocated
+        self.unsettled = !open.into_iter().fold(true, |settled, id| late::settle(&mut core, id) && settled);
+        self.children.append(&mut core.newborn);
         if self.shared.detaching.load(Relaxed) {
             self.bring_home(&mut core);
         }
@@ -99,14 +106,12 @@ impl<'a, P: Transfer> Server<'a, P> {
 
     /// Whether faults are to be taken up again soon.
     pub(crate) fn has_retries(&self) -> bool {
-        !self.retries.is_empty()
+        !self.retries.is_empty() || self.unsettled
     }
 
     fn take_messages(&mut self, core: MutexGuard<'a, Core>, id: SpaceId) -> MutexGuard<'a, Core> {
         let since = Instant::now();
-        let Taken { mut core, children } =
-            events::take(self.shared, core, id, &mut self.messages, &mut self.faults);
-        self.children.extend(children);
+        let mut core = events::take(self.shared, core, id, &mut self.messages, &mut self.faults);
         let mut faults = std::mem::take(&mut self.faults);
         for event in faults.drain(..) {
             if let Event::Fault { address, write, thread } = event {

@@ -65,6 +65,7 @@ impl TraceFile {
             core.spaces().map(|(id, space)| (id, space.pid.unwrap_or(0))).collect();
         drop(core);
         let result = records.iter().try_for_each(|record| self.write(record, &pids));
+        let result = result.and_then(|()| self.write_ends(&pids));
         let result = result.and_then(|()| self.writer.as_mut().map_or(Ok(()), Writer::flush));
         if let Err(error) = result {
             self.writer = None;
@@ -76,9 +77,25 @@ impl TraceFile {
     /// Writes the rest.
     pub(crate) fn finish(&mut self, shared: &Shared) {
         self.drain(shared);
+        if let Err(error) = self.write_ends(&HashMap::new()) {
+            shared.lock().warn(format!("the end of the trace could not be written: {error}"));
+        }
         if let Some(Err(error)) = self.writer.take().map(Writer::finish) {
             shared.lock().warn(format!("the end of the trace could not be written: {error}"));
         }
+    }
+
+    /// Notes the end of every process that is not among `pids` any more.
+    fn write_ends(&mut self, pids: &HashMap<SpaceId, u32>) -> Result<(), TraceError> {
+        let ended: Vec<SpaceId> =
+            self.processes.keys().copied().filter(|space| !pids.contains_key(space)).collect();
+        for space in ended {
+            let (Some((process, _)), Some(writer)) = (self.processes.remove(&space), &mut self.writer) else {
+                continue;
+            };
+            writer.write(&Record { at_us: self.last_us, process, event: Event::ProcessEnded })?;
+        }
+        Ok(())
     }
 
     fn write(&mut self, record: &JournalRecord, pids: &HashMap<SpaceId, u32>) -> Result<(), TraceError> {
