@@ -95,8 +95,9 @@ impl<'a, P: Transfer> Server<'a, P> {
         }
         core = self.take_retries(core);
         let open = core.spaces().filter(|(_, space)| !space.changes.is_empty()).map(|(id, _)| id);
-        let open: Vec<SpaceId> = open.collect(); // nearly always empty, and then nothing is allocated
-        self.unsettled = !open.into_iter().fold(true, |settled, id| late::settle(&mut core, id) && settled);
+        let mut open: Vec<SpaceId> = open.collect(); // nearly always empty, and then nothing is allocated
+        open.retain(|&id| !late::settle(&mut core, id));
+        self.unsettled = !open.is_empty();
         self.children.append(&mut core.newborn);
         if self.shared.detaching.load(Relaxed) {
             self.bring_home(&mut core);
