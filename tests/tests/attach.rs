@@ -173,6 +173,12 @@ fn a_trace_tells_what_happened() {
     let options = ["--trace", file.to_str().unwrap()];
     let run = Process::start(&mut rack.run(16, &options, &program), LIMIT).finish();
     run.expect_success("fill_check with a trace");
+    // The pager goes on for a moment after the program: it writes the rest.
+    let deadline = Instant::now() + LIMIT;
+    while rack.quick(&["ps", "--json"]).stdout.trim() != "[]" && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(200));
     let mut reader = Reader::new(fs::File::open(&file).unwrap()).unwrap();
     assert!(reader.header().command.contains("fill_check"), "{:?}", reader.header());
     let (mut far, mut zero, mut evicted, mut started, mut ended) = (0, 0, 0, 0, 0);

@@ -10,6 +10,7 @@ use rackmem_inject::InjectError;
 use crate::Shared;
 use crate::core::PAGE;
 use crate::kernel::Mapping;
+use crate::procfs;
 use crate::space::STAGING_BYTES;
 use crate::sync::sleep;
 use crate::table::SpaceId;
@@ -68,6 +69,11 @@ fn release(shared: &Shared, id: SpaceId) -> Result<(), InjectError> {
         let Some(space) = core.space(id) else { return Ok(()) };
         for region in space.regions.iter() {
             unregister(&*space.uffd, region.start, region.end);
+        }
+        // Registered with their neighbours, and not looked at yet.
+        let thread = space.inside.as_ref().map(|inside| inside.resident.thread());
+        for span in thread.and_then(|thread| procfs::spans(thread).ok()).unwrap_or_default() {
+            let _ = space.uffd.unregister(span.range.start, span.range.end - span.range.start);
         }
         unregister(&*space.uffd, space.badge_address, space.badge_address + PAGE);
         if let Some(inside) = &space.inside {
