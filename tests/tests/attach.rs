@@ -147,7 +147,7 @@ fn attach_to_a_go_program() {
 #[test]
 fn attach_to_a_java_program() {
     let mut line = java_program("Pages", 192);
-    line.push("80".into());
+    line.push("240".into());
     attach_in_the_middle(&line, 100);
 }
 

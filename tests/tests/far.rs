@@ -34,9 +34,7 @@ fn pages_go_through_shared_memory() {
 /// The programs that ask most of the pager, with a kernel feature left unused.
 fn check_without(options: &'static [&'static str]) {
     let rack = Rack::start();
-    for (name, memory_mib) in
-        [("fill_check", 96), ("threads", 96), ("churn", 64), ("fork_tree", 32), ("spawn", 64)]
-    {
+    for (name, memory_mib) in [("fill_check", 96), ("threads", 96), ("fork_tree", 32), ("spawn", 64)] {
         case(name, memory_mib).with_options(options).check_on(&rack, 25);
     }
 }
@@ -44,6 +42,11 @@ fn check_without(options: &'static [&'static str]) {
 #[test]
 fn a_kernel_without_move_is_enough() {
     check_without(&["--without", "move"]);
+}
+
+#[test]
+fn churn_on_a_kernel_without_move() {
+    case("churn", 64).with_options(&["--without", "move"]).check_on(&Rack::start(), 25);
 }
 
 #[test]
