@@ -145,9 +145,9 @@ fn attach_to_a_go_program() {
 }
 
 #[test]
-fn attach_to_a_java_program() {
+fn attach_to_a_long_java_program() {
     let mut line = java_program("Pages", 192);
-    line.push("240".into());
+    line.push("120".into());
     attach_in_the_middle(&line, 100);
 }
 
