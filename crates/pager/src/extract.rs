@@ -5,6 +5,7 @@
 //! and dropped. Either way the content ends up in the pager's buffer.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use rackmem_inject::InjectError;
 use rackmem_policy::PageRef;
@@ -14,6 +15,7 @@ use crate::Shared;
 use crate::core::PAGE;
 use crate::kernel::{Advice, Move, Moved};
 use crate::space::{BATCH_PAGES, Inside, STAGING_BYTES, STAGING_PAGES};
+use crate::sync::sleep;
 use crate::table::SpaceId;
 
 /// What became of one page of a batch.
@@ -97,8 +99,7 @@ impl Extractor {
             let _ = self.move_runs(inside, base, batch, &singles, outcomes, &mut Vec::new());
         }
         for (at, len) in left_runs(outcomes) {
-            // Only a process that is being torn down cannot be read; nobody will ask for its pages.
-            inside.resident.read(base + at as u64 * PAGE, &mut pages[at..at + len]);
+            read_staged(inside, base + at as u64 * PAGE, &mut pages[at..at + len]);
         }
     }
 
@@ -151,6 +152,20 @@ impl Extractor {
             let _ = inside.resident.advise(&advice, &mut Vec::new());
         }
     }
+}
+
+/// Reads pages that have been moved out. A process that is being torn down cannot be read, and nobody will ask for its
+/// pages; its resident thread goes a little later. If it lives on unread, the pager ends rather than store something else
+/// as these pages: they are safe in the staging area, and the program waits.
+fn read_staged(inside: &Inside, address: u64, pages: &mut [PageData]) {
+    const TRIES_MAX: u32 = 1000; // a second: far longer than a process takes from its last memory to its last thread
+    for _ in 0..TRIES_MAX {
+        if inside.resident.read(address, pages) || inside.resident.is_gone() {
+            return;
+        }
+        sleep(Duration::from_millis(1));
+    }
+    panic!("pages that were moved out of process {} cannot be read", inside.resident.pid());
 }
 
 /// Without `UFFDIO_MOVE`, while the program stands still: copy and drop.
