@@ -1,0 +1,1 @@
+//! The agent's API over simulated virtual machines.

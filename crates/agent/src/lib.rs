@@ -1,0 +1,1 @@
+//! The SDM agent: virtual machines with far memory on one compute brick.

@@ -1,0 +1,1 @@
+//! REST types, traits, routers and clients of the agent and the controller. No state, no decision.

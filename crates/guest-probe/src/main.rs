@@ -1,0 +1,3 @@
+//! The program inside a test guest.
+
+fn main() {}
