@@ -366,11 +366,10 @@ impl Core {
 
     /// The content of a far page is gone. Whoever touches it gets SIGBUS.
     pub(crate) fn lose(&mut self, page: PageRef, mut entry: Entry) {
-        debug_assert!(matches!(entry.state, State::Far | State::Fetching));
         if let Some(slot) = entry.slot.take() {
             self.slots.release(slot);
         }
-        self.far -= 1;
+        self.release(page, entry);
         self.lost += 1;
         self.counters.lost += 1;
         entry.state = State::Lost;

@@ -7,6 +7,7 @@
 //! resident thread first, and when a message about a mapping came, cancels the rest of the batch and waits until
 //! the evictor has recorded what did move, before the message is acted upon.
 
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError};
 
@@ -16,7 +17,8 @@ use rackmem_uapi::uffd::Event;
 use crate::core::{Core, PAGE};
 use crate::entry::{Entry, State};
 use crate::journal::Happening;
-use crate::late::{self, Change};
+use crate::late::{self, Change, Doubt, Pending};
+use crate::order::Step;
 use crate::space::Space;
 use crate::sync::MutexGuard;
 use crate::table::{CHUNK_BYTES, CHUNK_PAGES, SpaceId};
@@ -59,25 +61,34 @@ pub(crate) fn take<'a>(
         match event {
             Event::Fault { .. } => faults.push(event),
             _ if means_nothing(&core, id, &event) => {}
-            Event::Remove { start, end } => late::note(&mut core, id, Change::Remove(start..end)),
-            Event::Unmap { start, end } => late::note(&mut core, id, Change::Unmap(start..end)),
-            Event::Remap { from, to, len } => late::note(&mut core, id, Change::Remap(from, to, len)),
-            Event::Fork { child } => late::note(&mut core, id, Change::Fork(child)),
+            Event::Remove { start, end } => note(&mut core, id, Step::Remove(start..end), None),
+            Event::Unmap { start, end } => note(&mut core, id, Step::Unmap(start..end), None),
+            Event::Remap { from, to, len } => note(&mut core, id, Step::Move(from, to, len), None),
+            Event::Fork { child } => note(&mut core, id, Step::Fork, Some(child)),
         }
     }
     late::settle(&mut core, id);
     core
 }
 
-/// Acts upon a change whose turn has come.
-pub(crate) fn apply(core: &mut Core, id: SpaceId, change: Change) {
-    match change {
-        Change::Remove(range) => remove(core, id, range.start, range.end),
-        Change::Unmap(range) => unmap(core, id, range.start, range.end),
-        Change::Remap(from, to, len) => remap(core, id, from, to, len),
-        Change::Fork(child) => {
-            let child = fork(core, id, child);
-            core.newborn.extend(child);
+fn note(core: &mut Core, id: SpaceId, step: Step, child: Option<OwnedFd>) {
+    if let Some(space) = core.space_mut(id) {
+        space.pending.push(step, child);
+    }
+}
+
+/// Acts upon a change whose turn has come. `doubts`: what a child that is forked now cannot know.
+pub(crate) fn apply(core: &mut Core, id: SpaceId, change: Change, doubts: &[Doubt]) {
+    match change.step {
+        Step::Remove(range) => remove(core, id, range.start, range.end),
+        Step::Unmap(range) => unmap(core, id, range),
+        Step::Move(from, to, len) => remap(core, id, from, to, len),
+        Step::Fork => {
+            let Some(child) = change.child.and_then(|child| fork(core, id, child)) else { return };
+            if let Some(space) = core.space_mut(child) {
+                space.pending.doubt(doubts);
+            }
+            core.newborn.push(child);
         }
     }
 }
@@ -105,14 +116,19 @@ fn remove(core: &mut Core, id: SpaceId, start: u64, end: u64) {
     }
 }
 
-fn unmap(core: &mut Core, id: SpaceId, start: u64, end: u64) {
+fn unmap(core: &mut Core, id: SpaceId, range: Range<u64>) {
+    core.note_run(Happening::Discard, id, 0, range.start, (range.end - range.start) / PAGE);
+    forget(core, id, range);
+}
+
+/// Forgets everything in a range.
+pub(crate) fn forget(core: &mut Core, id: SpaceId, range: Range<u64>) {
     if let Some(space) = core.space_mut(id) {
-        space.regions.remove(start..end);
+        space.regions.remove(range.clone());
         space.changed = true;
     }
-    core.note_run(Happening::Discard, id, 0, start, (end - start) / PAGE);
-    if core.clear(id, start, end, false) {
-        wake(core, id, start, end);
+    if core.clear(id, range.start, range.end, false) {
+        wake(core, id, range.start, range.end);
     }
 }
 
@@ -183,7 +199,7 @@ fn fork(core: &mut Core, id: SpaceId, child: OwnedFd) -> Option<SpaceId> {
         regions,
         discards,
         changed: true,
-        changes: Vec::new(),
+        pending: Pending::default(),
     };
     space.ask(); // puts the badge there; if the child changes its mappings already, the keeper does
     let Some(new) = core.space_add(space) else {

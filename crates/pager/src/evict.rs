@@ -223,7 +223,7 @@ impl<'a, P: Transfer> Evictor<'a, P> {
                 continue;
             }
             // Its turn comes with another batch: of its own space, or once it is known which pages are where.
-            if !space.changes.is_empty() || *chosen.get_or_insert(id) != id {
+            if !space.pending.is_empty() || *chosen.get_or_insert(id) != id {
                 core.policy.admit(page, Admission::Found);
                 continue;
             }

@@ -15,6 +15,7 @@ use rackmem_uapi::process::read_pages;
 use crate::core::PAGE;
 use crate::entry::State;
 use crate::kernel::Mapping;
+use crate::late::{self, Pending};
 use crate::procfs::{self, PageMap, Span};
 use crate::space::{Inside, Space};
 use crate::table::{CHUNK_BYTES, SpaceId};
@@ -242,7 +243,7 @@ pub(crate) fn new_space(uffd: Arc<dyn Mapping>, pid: u32, inside: Inside) -> Spa
         regions: Default::default(),
         discards: false,
         changed: false,
-        changes: Vec::new(),
+        pending: Pending::default(),
     }
 }
 
@@ -278,10 +279,12 @@ pub(crate) fn entered(shared: &Shared, id: SpaceId, inside: Inside) {
 }
 
 fn register_new(shared: &Shared, id: SpaceId, thread: u32) {
-    let (Ok(spans), Ok(map)) = (procfs::spans(thread), PageMap::open(thread)) else { return };
-    register(shared, id, spans, &|address, count| map.present(address, count));
+    let Ok(map) = PageMap::open(thread) else { return };
+    register(shared, id, &|| procfs::spans(thread), &|address, count| map.present(address, count));
 }
 
+/// What is mapped now.
+type Look<'a> = dyn Fn() -> io::Result<Vec<Span>> + 'a;
 /// For each of so many pages from an address on, whether it is there.
 type Present<'a> = dyn Fn(u64, usize) -> io::Result<Vec<bool>> + 'a;
 
@@ -289,36 +292,56 @@ type Present<'a> = dyn Fn(u64, usize) -> io::Result<Vec<bool>> + 'a;
 ///
 /// The list of mappings is old by the time they are registered. If just what it names were registered, a mapping that has
 /// grown or moved since would fall into two, and a program that then moves or shrinks what it knows as one would be
-/// refused. So whole spans are registered, from one mapping that cannot be to the next, whatever lies there now.
-pub(crate) fn register(shared: &Shared, id: SpaceId, spans: Vec<Span>, present: &Present<'_>) {
-    for span in spans {
+/// refused. So whole spans are registered, from one mapping that cannot be to the next, whatever lies there now; and what is
+/// ours now is seen by a second look, between which and now no change was reported and none is due.
+pub(crate) fn register(shared: &Shared, id: SpaceId, look: &Look<'_>, present: &Present<'_>) {
+    let Ok(spans) = look() else { return };
+    let Some(count) = register_spans(shared, id, &spans) else { return };
+    let Ok(spans) = look() else { return };
+    let mut found = Vec::new();
+    {
         let mut core = shared.lock();
         let Some(space) = core.space_mut(id) else { return };
-        if !space.changes.is_empty() {
-            space.changed = true; // later, see `late.rs`
+        // A child that was forked already, but of which we have not read yet, knows nothing of this registration. So the
+        // memory is ours only from the next look on, when that child will have been told apart.
+        let as_seen = space.pending.is_empty() && space.pending.count() == count;
+        if !as_seen || space.ask() == Some(libc::EAGAIN) {
+            space.changed = true;
             return;
+        }
+        for mapping in spans.into_iter().flat_map(|span| span.mappings) {
+            found.extend(space.regions.gaps(mapping).into_iter().filter(|gap| {
+                !space.is_ours(gap.start) && space.uffd.is_registered(gap.start) == Some(true)
+            }));
+        }
+        found.iter().for_each(|gap| space.regions.insert(gap.clone()));
+    }
+    for gap in found {
+        take_in(shared, id, present, gap);
+    }
+}
+
+/// Has the kernel report missing pages. Gives how many changes have been reported until now, or `None` if there is nothing
+/// new or not the time for it.
+fn register_spans(shared: &Shared, id: SpaceId, spans: &[Span]) -> Option<u64> {
+    let mut any = false;
+    for span in spans {
+        let mut core = shared.lock();
+        let space = core.space_mut(id)?;
+        if !space.pending.is_empty() || space.ask() == Some(libc::EAGAIN) {
+            space.changed = true; // later, see `late.rs`
+            return None;
         }
         // Always, not only for what is new by the list: another mapping may have come where an old one was.
         let whole = space.uffd.register(span.range.start, span.range.end - span.range.start).is_ok();
-        let gaps = span.mappings.into_iter().flat_map(|mapping| space.regions.gaps(mapping));
-        let mut gaps: Vec<Range<u64>> = gaps.filter(|gap| !space.is_ours(gap.start)).collect();
-        // Fails where the mapping has gone again, or is another userfaultfd's.
-        gaps.retain(|gap| whole || space.uffd.register(gap.start, gap.end - gap.start).is_ok());
-        if gaps.is_empty() {
-            continue;
-        }
-        // A child that was forked already, but of which we have not read yet, knows nothing of this registration. So the
-        // range is ours only from the next look on, when that child will have been told apart.
-        if space.ask() == Some(libc::EAGAIN) {
-            space.changed = true;
-            continue;
-        }
-        gaps.iter().for_each(|gap| space.regions.insert(gap.clone()));
-        drop(core);
-        for gap in gaps {
-            take_in(shared, id, present, gap);
+        for gap in span.mappings.iter().flat_map(|mapping| space.regions.gaps(mapping.clone())) {
+            // Fails where the mapping has gone again, or is another userfaultfd's.
+            any |= !space.is_ours(gap.start)
+                && (whole || space.uffd.register(gap.start, gap.end - gap.start).is_ok());
         }
     }
+    let count = shared.lock().space(id)?.pending.count();
+    any.then_some(count)
 }
 
 /// Takes in the pages of a range that are there and not known: they were there before the range was registered.
@@ -333,6 +356,10 @@ fn take_in(shared: &Shared, id: SpaceId, present: &Present<'_>, range: Range<u64
         let end = range.end.min((start / TAKE_IN_BYTES + 1) * TAKE_IN_BYTES);
         let Ok(present) = present(start, ((end - start) / PAGE) as usize) else { return };
         if present.contains(&true) && !take_in_present(shared, id, start, &present) {
+            let mut core = shared.lock();
+            let Some(space) = core.space_mut(id) else { return };
+            space.regions.remove(start..range.end); // at the next look
+            space.changed = true;
             return;
         }
         start = end;
@@ -342,6 +369,9 @@ fn take_in(shared: &Shared, id: SpaceId, present: &Present<'_>, range: Range<u64
 
 fn take_in_present(shared: &Shared, id: SpaceId, start: u64, present: &[bool]) -> bool {
     let mut core = shared.lock();
+    if !late::settle(&mut core, id) {
+        return false;
+    }
     let Some(uffd) = core.uffd(id) else { return false };
     let Some(first) = core.table.find_or_create(id, start) else {
         core.warn("the page table is full: some memory is not managed".to_owned());

@@ -1,98 +1,254 @@
-//! Messages that come late.
+//! Changes of mappings wait here until all is known about them.
 //!
-//! A thread that changes a mapping first makes the change and then posts its message, and a move onto another mapping posts
-//! three, each after the one before has been read. So two threads' messages can arrive in another order than their changes
-//! took place: a mapping moves to where another one was, its message comes, and only then the message that the other one
-//! has moved away or is gone. Taken at its word that message would take the pages that have just arrived.
+//! The kernel reports a change after it has taken place, and several threads' changes in another order than they took
+//! place (`order.rs`). What tells that nothing is missing is whether the kernel is *quiet*: while a change is unreported, or
+//! its thread has not gone on since, it refuses to install pages (`EAGAIN`). So a change that is read is listed, and acted upon
+//! at the next quiet moment, together with all others that were listed. While the list is not empty no page of the space
+//! is installed, moved out or registered.
 //!
-//! What tells is whether the kernel is *quiet*: while any message is due, it refuses to install pages (`EAGAIN`). A move
-//! that is read at a quiet moment is done at once. Otherwise it begins a list, and so does everything behind it wait, until a
-//! quiet moment comes. Then all messages are there, and the kernel can be asked for what is true now: if a registered mapping
-//! lies where a move went, then a message that came after it and empties that place tells of what was there before, and
-//! goes first. While the list is not empty no page of the space is installed, moved out or registered.
+//! At the quiet moment the changes are put into the order in which they took place. Where several orders are possible the
+//! kernel is asked what lies where now, and which pages are there. Pages of which even that leaves open whose they are, are
+//! lost: SIGBUS, not another's content.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
-use crate::core::Core;
+use crate::core::{Core, PAGE};
+use crate::entry::State;
 use crate::events;
+use crate::order::{self, Layout, Order, Step};
+use crate::space::Space;
 use crate::table::SpaceId;
+
+/// Pages that are looked at to tell two orders apart: a second's part of a thousand.
+const WITNESSES_MAX: usize = 1024;
+
+/// What the user is told.
+pub(crate) const UNDECIDED: &str =
+    "threads changed mappings at the same time in a way that leaves open which page is which: some are lost";
 
 /// A change of mappings that the kernel has reported.
 #[derive(Debug)]
-pub(crate) enum Change {
-    /// Pages are about to be dropped.
-    Remove(Range<u64>),
-    /// A range was unmapped.
-    Unmap(Range<u64>),
-    /// A range moved: from, to, bytes.
-    Remap(u64, u64, u64),
-    /// The process forked.
-    Fork(OwnedFd),
+pub(crate) struct Change {
+    pub(crate) step: Step,
+    /// The child of a fork.
+    pub(crate) child: Option<OwnedFd>,
 }
 
-impl Change {
-    /// The place that is empty after it.
-    fn vacates(&self) -> Option<Range<u64>> {
-        match self {
-            Self::Unmap(range) => Some(range.clone()),
-            Self::Remap(from, _, len) => Some(*from..from + len),
-            Self::Remove(_) | Self::Fork(_) => None,
-        }
+/// Changes of one space that wait for a quiet moment.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    changes: Vec<Change>,
+    /// How many have come since the beginning.
+    count: u64,
+    /// In a forked child: where other threads of its parent changed mappings while it was forked.
+    doubts: Vec<Doubt>,
+}
+
+/// A place of which it is open whether it was changed before the fork or after.
+#[derive(Clone, Debug)]
+pub(crate) struct Doubt {
+    place: Range<u64>,
+    /// Pages there that were not in memory before the change.
+    away: Vec<u64>,
+}
+
+impl Pending {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.doubts.is_empty()
+    }
+
+    /// How many changes have come since the beginning.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(crate) fn push(&mut self, step: Step, child: Option<OwnedFd>) {
+        self.count += 1;
+        self.changes.push(Change { step, child });
+    }
+
+    /// These places are to be looked at before anything else.
+    pub(crate) fn doubt(&mut self, doubts: &[Doubt]) {
+        self.doubts.extend_from_slice(doubts);
     }
 }
 
-/// Takes a change in: acts upon it, or lists it.
-pub(crate) fn note(core: &mut Core, id: SpaceId, change: Change) {
-    let Some(space) = core.space_mut(id) else { return };
-    let is_clear = match change {
-        Change::Remap(..) => space.changes.is_empty() && space.ask() != Some(libc::EAGAIN),
-        _ => space.changes.is_empty(),
-    };
-    if is_clear {
-        events::apply(core, id, change);
-    } else {
-        space.changes.push(change);
-    }
-}
-
-/// Takes up what is listed. `false`: something is still open.
+/// Acts upon what is listed. `false`: it has to wait.
 pub(crate) fn settle(core: &mut Core, id: SpaceId) -> bool {
-    if core.space(id).is_none_or(|space| space.changes.is_empty()) {
+    let batch = core.batch == Some(id);
+    let Some(space) = core.space_mut(id) else { return true };
+    if space.pending.is_empty() {
         return true;
     }
     // While a batch is leaving, its pages belong to the evictor.
-    if core.batch == Some(id) || core.space(id).is_some_and(|space| space.ask() == Some(libc::EAGAIN)) {
+    if batch || space.ask() == Some(libc::EAGAIN) {
         return false;
     }
-    let Some(space) = core.space_mut(id) else { return true };
-    let mut changes: Vec<Option<Change>> = space.changes.drain(..).map(Some).collect();
-    let done = (0..changes.len()).all(|index| settle_one(core, id, &mut changes, index));
-    if let Some(space) = core.space_mut(id) {
-        space.changes.extend(changes.into_iter().flatten());
+    let changes = std::mem::take(&mut space.pending.changes);
+    let doubts = std::mem::take(&mut space.pending.doubts);
+    let steps: Vec<Step> = changes.iter().map(|change| change.step.clone()).collect();
+    let Some((order, undecided)) = decide(core, id, &steps) else {
+        // A change has begun meanwhile.
+        let Some(space) = core.space_mut(id) else { return true };
+        (space.pending.changes, space.pending.doubts) = (changes, doubts);
+        return false;
+    };
+    let forks = steps.contains(&Step::Fork);
+    let while_forking: Vec<Doubt> = if forks { doubts_of(core, id, &steps) } else { Vec::new() };
+    let mut changes: Vec<Option<Change>> = changes.into_iter().map(Some).collect();
+    for index in order.steps {
+        if let Some(change) = changes[index].take() {
+            events::apply(core, id, change, &while_forking);
+        }
     }
-    done
+    for address in undecided {
+        if core.space(id).is_some_and(|space| space.regions.containing(address).is_some()) {
+            lose(core, id, address);
+        }
+    }
+    for doubt in doubts {
+        resolve(core, id, &doubt);
+    }
+    true
 }
 
-/// Acts upon one listed change, and before it upon those that came later but took place earlier. `false`: a change that
-/// has begun meanwhile leaves that undecided.
-fn settle_one(core: &mut Core, id: SpaceId, changes: &mut [Option<Change>], index: usize) -> bool {
-    if let Some(Change::Remap(_, to, len)) = changes[index] {
-        for later in index + 1..changes.len() {
-            let vacated = changes[later].as_ref().and_then(Change::vacates);
-            let Some(vacated) = vacated.filter(|range| range.start < to + len && to < range.end) else {
-                continue;
-            };
-            let Some(space) = core.space(id) else { return true };
-            match space.uffd.is_registered(vacated.start.max(to)) {
-                Some(true) if !settle_one(core, id, changes, later) => return false,
-                Some(_) => {}
-                None => return false,
+/// The order in which the steps took place, and the pages of which it remains open whose they are. `None`: a change has begun
+/// meanwhile.
+fn decide(core: &Core, id: SpaceId, steps: &[Step]) -> Option<(Order, Vec<u64>)> {
+    let space = core.space(id)?;
+    let places: Vec<Range<u64>> = steps.iter().flat_map(Step::places).collect();
+    let mut mapped: Vec<Range<u64>> =
+        places.iter().flat_map(|place| space.regions.overlapping(place)).collect();
+    mapped.sort_by_key(|range| range.start);
+    mapped.dedup();
+    let mut orders = order::orders(&Layout::new(mapped.iter().cloned()), steps);
+    if orders.len() > 1 {
+        orders = likeliest(space, orders, &places)?;
+    }
+    let mut undecided = Vec::new();
+    if orders.len() > 1 {
+        tracing::info!(?steps, "changes of mappings that more than one order explains");
+        undecided = witnessed(core, id, &mut orders, &places);
+    }
+    if orders[0].strain.impossible > 0 {
+        // Something was mapped that we do not know of.
+        tracing::info!(?steps, ?mapped, strain = ?orders[0].strain, order = ?orders[0].steps, "changes of mappings that no order explains");
+        undecided = pages(&places).collect();
+    }
+    Some((orders.swap_remove(0), undecided))
+}
+
+/// The orders that fit best to what a kernel can do, and to what is registered now.
+fn likeliest(space: &Space, orders: Vec<Order>, places: &[Range<u64>]) -> Option<Vec<Order>> {
+    let mut borders: Vec<u64> = places.iter().flat_map(|place| [place.start, place.end - PAGE]).collect();
+    borders.sort_unstable();
+    borders.dedup();
+    let mut misfits: Vec<_> = orders.iter().map(|order| (order.strain, 0, 0)).collect();
+    for address in borders {
+        let is_mapped = space.uffd.is_registered(address)?;
+        for (order, misfit) in orders.iter().zip(&mut misfits) {
+            match (order.layout.origin(address).is_some(), is_mapped) {
+                (true, false) => misfit.1 += 1,
+                // It may have grown, or been registered since: that says less.
+                (false, true) => misfit.2 += 1,
+                _ => {}
             }
         }
     }
-    if let Some(change) = changes[index].take() {
-        events::apply(core, id, change);
+    let best = *misfits.iter().min()?;
+    Some(
+        orders
+            .into_iter()
+            .zip(misfits)
+            .filter(|&(_, misfit)| misfit == best)
+            .map(|(order, _)| order)
+            .collect(),
+    )
+}
+
+/// Drops orders that contradict which pages are there, and gives the pages on which the rest still differ.
+fn witnessed(core: &Core, id: SpaceId, orders: &mut Vec<Order>, places: &[Range<u64>]) -> Vec<u64> {
+    let Some(space) = core.space(id) else { return Vec::new() };
+    let was_there = |origin: Option<(u64, bool)>| {
+        let (origin, dropped) = origin?;
+        let page = core.table.find(id, origin)?;
+        match core.table.get(page).state {
+            State::Resident if !dropped => Some(true),
+            State::Far | State::Fetching | State::Standby => Some(false),
+            _ => None,
+        }
+    };
+    let differ = |orders: &[Order], address: u64| {
+        let origin = orders[0].layout.origin(address);
+        orders[1..].iter().any(|order| order.layout.origin(address) != origin)
+    };
+    let witnesses: Vec<u64> =
+        pages(places).filter(|&address| differ(orders, address)).take(WITNESSES_MAX).collect();
+    for address in witnesses {
+        let missing = space.pid.and_then(|pid| space.uffd.is_missing(pid, address).ok());
+        let Some(there) = missing.map(|missing| !missing) else { break };
+        let fits = |order: &Order| was_there(order.layout.origin(address)).is_none_or(|was| was == there);
+        if orders.iter().any(fits) {
+            orders.retain(fits);
+        }
     }
-    true
+    if orders.len() < 2 {
+        return Vec::new();
+    }
+    pages(places).filter(|&address| differ(orders, address)).collect()
+}
+
+fn pages(places: &[Range<u64>]) -> impl Iterator<Item = u64> {
+    places.iter().flat_map(|place| place.clone().step_by(PAGE as usize))
+}
+
+/// Whose page this is remains open. If it is there, it is what it is; if not, it is lost.
+fn lose(core: &mut Core, id: SpaceId, address: u64) {
+    let Some(page) = core.table.find_or_create(id, address) else { return };
+    let entry = core.table.get(page);
+    let missing = core.space(id).and_then(|space| space.uffd.is_missing(space.pid?, address).ok());
+    if entry.state != State::Lost && missing != Some(false) {
+        core.warn(UNDECIDED.to_owned());
+        core.lose(page, entry);
+    }
+}
+
+/// What a child that is forked now cannot know of the places that are changing.
+fn doubts_of(core: &Core, id: SpaceId, steps: &[Step]) -> Vec<Doubt> {
+    let is_away = |address: &u64| {
+        let state = core.table.find(id, *address).map(|page| core.table.get(page).state);
+        matches!(state, Some(State::Far | State::Fetching | State::Standby | State::Lost))
+    };
+    let away = |place: &Range<u64>| place.clone().step_by(PAGE as usize).filter(is_away).collect::<Vec<_>>();
+    let mut doubts: Vec<Doubt> =
+        steps.iter().flat_map(Step::places).map(|place| Doubt { away: away(&place), place }).collect();
+    for step in steps {
+        if let Step::Move(from, to, len) = *step {
+            // Or they had moved before the fork.
+            let away = away(&(from..from + len)).into_iter().map(|address| address - from + to).collect();
+            doubts.push(Doubt { place: to..to + len, away });
+        }
+    }
+    doubts
+}
+
+/// What is not mapped in a forked child is forgotten; what is mapped there although its parent had unmapped it, as far as
+/// we know, is lost.
+fn resolve(core: &mut Core, id: SpaceId, doubt: &Doubt) {
+    let Some(space) = core.space(id) else { return };
+    let uffd = std::sync::Arc::clone(&space.uffd);
+    for range in space.regions.overlapping(&doubt.place) {
+        let range = range.start.max(doubt.place.start)..range.end.min(doubt.place.end);
+        let borders = [range.start, range.end - PAGE];
+        if borders.iter().any(|&address| uffd.is_registered(address) == Some(false)) {
+            events::forget(core, id, range);
+        }
+    }
+    for &address in &doubt.away {
+        let known = core.space(id).is_some_and(|space| space.regions.containing(address).is_some());
+        if !known && uffd.is_registered(address) == Some(true) {
+            lose(core, id, address);
+        }
+    }
 }

@@ -23,6 +23,7 @@ mod journal;
 mod keeper;
 mod kernel;
 mod late;
+mod order;
 mod poll;
 mod probes;
 mod procfs;

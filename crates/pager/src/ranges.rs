@@ -61,6 +61,12 @@ impl RangeSet {
         gaps
     }
 
+    /// The ranges that have something in common with `range`, whole.
+    pub(crate) fn overlapping(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let first = self.containing(range.start).map_or(range.start, |inside| inside.start);
+        self.0.range(first..range.end).map(|(&start, &end)| start..end).collect()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> {
         self.0.iter().map(|(&start, &end)| start..end)
     }
@@ -83,6 +89,8 @@ mod tests {
             for (i, &inside) in model.iter().enumerate() {
                 prop_assert_eq!(ranges.containing(i as u64).is_some(), inside);
             }
+            let common: Vec<u64> = ranges.overlapping(&(20..40)).into_iter().flatten().collect();
+            prop_assert!((20..40).all(|i| common.contains(&i) == model[i as usize]));
             let covered: Vec<u64> = ranges.gaps(0..80).into_iter().flatten().collect();
             let expected: Vec<u64> = (0..80).filter(|&i| !model[i as usize]).collect();
             prop_assert_eq!(covered, expected);

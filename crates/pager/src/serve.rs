@@ -94,7 +94,7 @@ impl<'a, P: Transfer> Server<'a, P> {
             core = self.take_pages(core);
         }
         core = self.take_retries(core);
-        let open = core.spaces().filter(|(_, space)| !space.changes.is_empty()).map(|(id, _)| id);
+        let open = core.spaces().filter(|(_, space)| !space.pending.is_empty()).map(|(id, _)| id);
         let mut open: Vec<SpaceId> = open.collect(); // nearly always empty, and then nothing is allocated
         open.retain(|&id| !late::settle(&mut core, id));
         self.unsettled = !open.is_empty();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rackmem_types::PAGE_SIZE;
 
 use crate::kernel::{Inhabitant, Mapping};
-use crate::late::Change;
+use crate::late::Pending;
 use crate::ranges::RangeSet;
 
 /// Pages that can leave in one batch. Half a millisecond of moving; longer batches make a fork wait longer.
@@ -44,8 +44,8 @@ pub(crate) struct Space {
     pub(crate) discards: bool,
     /// Mappings have changed since the keeper looked last.
     pub(crate) changed: bool,
-    /// Changes that wait for others, see `late.rs`.
-    pub(crate) changes: Vec<Change>,
+    /// Changes that wait for a quiet moment, see `late.rs`.
+    pub(crate) pending: Pending,
 }
 
 impl Space {

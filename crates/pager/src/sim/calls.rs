@@ -78,7 +78,6 @@ impl Mapping for SimMapping {
             && let Some((_, change)) = memory.changes.pop_front()
         {
             most -= 1;
-            memory.changing -= 1;
             messages.push(match change {
                 Change::Remove(start, end) => Event::Remove { start, end },
                 Change::Unmap(start, end) => Event::Unmap { start, end },
@@ -88,6 +87,9 @@ impl Mapping for SimMapping {
                     Event::Fork { child: self.world.fd() }
                 }
             });
+        }
+        if kernel.loud {
+            println!("{} reads {:x?}", self.memory, &messages[before..]);
         }
         kernel.born.extend(born);
         drop(kernel);

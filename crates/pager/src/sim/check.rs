@@ -23,7 +23,8 @@ pub(super) fn check(core: &Core, world: &World) {
             && memory.changing == 0
             && memory.removing.is_empty()
             && core.hold == 0
-            && core.dropping.is_none();
+            && core.dropping.is_none()
+            && space.pending.is_empty();
         for chunk in core.table.chunks_in(id, 0, u64::MAX) {
             let first = core.table.find(id, chunk).unwrap();
             for i in 0..CHUNK_PAGES {

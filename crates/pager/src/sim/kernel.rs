@@ -63,7 +63,7 @@ pub(super) struct Memory {
     pub(super) waiters: Vec<Waiter>,
     /// Messages with the thread that waits for each to be read.
     pub(super) changes: VecDeque<(u32, Change)>,
-    /// Changes that have begun and whose message has not been read.
+    /// Changes that have begun and whose thread has not gone on since its message was read.
     pub(super) changing: u32,
     /// Ranges that a thread is discarding.
     pub(super) removing: Vec<(u32, Range<u64>)>,
@@ -87,10 +87,12 @@ pub(super) struct Kernel {
     pub(super) next_value: u64,
     /// A memory server was lost, or answered wrongly: SIGBUS is an answer from now on.
     pub(super) harm: bool,
+    /// A page that gave SIGBUS although no server did harm.
+    pub(super) unexplained: Option<u64>,
     /// What the program has done so far.
     pub(super) steps: u64,
     /// One seed alone: what happens is printed.
-    loud: bool,
+    pub(super) loud: bool,
 }
 
 pub(super) const PAGE: u64 = PAGE_SIZE as u64;
@@ -125,6 +127,7 @@ impl Kernel {
             next_mapping: 0,
             next_value: 1,
             harm: false,
+            unexplained: None,
             steps: 0,
             loud: std::env::var_os("RACKMEM_SIM_SEED").is_some(),
         }
@@ -148,6 +151,19 @@ impl Kernel {
             let before = self.memories[memory].pages.insert(address, page);
             assert!(before.is_none(), "mapped twice");
         }
+    }
+
+    /// The first free place in `room`.
+    pub(super) fn free(&self, memory: usize, room: &Range<u64>, len: u64) -> Option<u64> {
+        let pages = &self.memories[memory].pages;
+        let mut start = room.start;
+        while start + len <= room.end {
+            match pages.range(start..start + len).next_back() {
+                None => return Some(start),
+                Some((&taken, _)) => start = taken + PAGE,
+            }
+        }
+        None
     }
 
     /// The child of a fork, as of now.

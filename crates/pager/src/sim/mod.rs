@@ -32,6 +32,7 @@ use crate::core::Core;
 use crate::detach::detach;
 use crate::evict::Evictor;
 use crate::keeper;
+use crate::late;
 use crate::procfs::Span;
 use crate::serve::Server;
 use crate::space::Inside;
@@ -53,6 +54,7 @@ struct Plan {
     can_move: bool,
     kills: bool,
     forks: bool,
+    moves: bool,
     detaches: bool,
     steps: u64,
 }
@@ -68,6 +70,7 @@ impl Plan {
             can_move: seed % 4 != 3,
             kills: rng.one_in(4),
             forks: !rng.one_in(3),
+            moves: rng.one_in(2),
             detaches: rng.one_in(3),
             steps: 40 + rng.below(80),
         }
@@ -98,6 +101,7 @@ fn simulate(seed: u64) {
         steps: plan.steps,
         kills: plan.kills,
         forks: plan.forks,
+        moves: plan.moves,
     };
     program.begin();
     program::prefill(&sim.world, memory);
@@ -123,7 +127,12 @@ fn simulate(seed: u64) {
 
 impl Simulation {
     fn check(&self) {
-        check::check(&self.shared.lock(), &self.world);
+        let core = self.shared.lock();
+        check::check(&core, &self.world);
+        if let Some(address) = self.world.kernel().unexplained {
+            let told = core.warnings.iter().any(|warning| warning == late::UNDECIDED);
+            assert!(told, "SIGBUS at {address:#x} although no server did harm");
+        }
     }
 
     fn inside(&self, memory: usize) -> Inside {
@@ -233,19 +242,26 @@ impl Simulation {
         if self.shared.detaching.load(Relaxed) {
             return;
         }
-        let pages: Vec<u64> = self.world.kernel().memories[memory].pages.keys().copied().collect();
-        let mappings: Vec<_> = pages
-            .chunk_by(|a, b| a + PAGE == *b)
-            .map(|run| run[0]..run[0] + run.len() as u64 * PAGE)
-            .collect();
-        let spans = match (mappings.first(), mappings.last()) {
-            (Some(first), Some(last)) => {
-                vec![Span { range: first.start..last.end, mappings: mappings.clone() }]
-            }
-            _ => Vec::new(),
+        let look = || {
+            let kernel = self.world.kernel();
+            let pages: Vec<(u64, u32)> = kernel.memories[memory]
+                .pages
+                .iter()
+                .map(|(&address, page)| (address, page.mapping))
+                .collect();
+            let mappings: Vec<_> = pages
+                .chunk_by(|a, b| (a.0 + PAGE, a.1) == *b)
+                .map(|run| run[0].0..run[0].0 + run.len() as u64 * PAGE)
+                .collect();
+            Ok(match (mappings.first(), mappings.last()) {
+                (Some(first), Some(last)) => {
+                    vec![Span { range: first.start..last.end, mappings: mappings.clone() }]
+                }
+                _ => Vec::new(),
+            })
         };
         let present = |address, count| Ok(self.world.kernel().present(memory, address, count));
-        keeper::register(&self.shared, id, spans, &present);
+        keeper::register(&self.shared, id, &look, &present);
     }
 
     /// Lets others go on, and now and then looks whether everything is in order.

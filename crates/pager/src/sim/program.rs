@@ -16,6 +16,10 @@ pub(super) const BASE: u64 = 40 * CHUNK_BYTES - 250 * PAGE;
 const CHANGING: u64 = 360;
 /// Pages behind them that stay mapped.
 const STAYING: u64 = 160;
+/// Pages behind those, where all other threads map and move what is theirs wherever there is room.
+const SHARED: u64 = 96;
+/// Threads that do so.
+const MOVERS: u32 = 3;
 /// Where the resident thread's things are.
 pub(super) const STAGING: u64 = 80 * CHUNK_BYTES;
 pub(super) const BADGE: u64 = 90 * CHUNK_BYTES;
@@ -35,6 +39,8 @@ pub(super) struct Program {
     /// Whether a memory server may die.
     pub(super) kills: bool,
     pub(super) forks: bool,
+    /// Whether several threads map and move memory at once.
+    pub(super) moves: bool,
 }
 
 pub(super) fn staging() -> Range<u64> {
@@ -57,8 +63,18 @@ impl Program {
     pub(super) fn run(&self) {
         let second = self.clone();
         let second = shuttle::thread::spawn(move || second.thread(1));
+        let movers = if self.moves { MOVERS } else { 0 };
+        let movers: Vec<_> = (2..2 + movers)
+            .map(|number| {
+                let program = self.clone();
+                shuttle::thread::spawn(move || program.mover(number))
+            })
+            .collect();
         let children = self.thread(0);
         second.join().unwrap();
+        for mover in movers {
+            mover.join().unwrap();
+        }
         self.verify();
         for child in children {
             child.join().unwrap();
@@ -68,15 +84,23 @@ impl Program {
     /// Reads all memory, whose content is checked by that.
     pub(super) fn verify(&self) {
         let pages: Vec<u64> = self.world.kernel().memories[self.memory].pages.keys().copied().collect();
-        for address in pages.into_iter().filter(|address| *address < STAGING) {
+        // What other threads were moving about while the process was forked is nobody's in the child.
+        let end = if self.memory == 0 { STAGING } else { at(CHANGING + STAYING) };
+        for address in pages.into_iter().filter(|address| *address < end) {
             self.touch(0, address, Access::Read);
+        }
+        for address in (end..at(CHANGING + STAYING + SHARED)).step_by(PAGE as usize) {
+            self.world.touch(self.memory, self.memory as u32 * THREADS_MAX, address, Access::Read);
         }
     }
 
     fn touch(&self, thread: u32, address: u64, access: Access) {
         let thread = self.memory as u32 * THREADS_MAX + thread;
         if self.world.touch(self.memory, thread, address, access) == Touched::Sigbus {
-            assert!(self.world.kernel().harm, "SIGBUS at {address:#x} although no server did harm");
+            let mut kernel = self.world.kernel();
+            if !kernel.harm {
+                kernel.unexplained.get_or_insert(address);
+            }
         }
     }
 
@@ -173,7 +197,71 @@ impl Program {
     fn remap(&self) {
         let Some(range) = self.some_range() else { return };
         let Some(to) = self.free_range((range.end - range.start) / PAGE) else { return };
-        self.world.remap(self.memory, self.memory as u32 * THREADS_MAX, range, to.start);
+        self.world.remap(self.memory, self.memory as u32 * THREADS_MAX, range, to, true);
+    }
+
+    /// A thread that has mappings of its own, and no place.
+    fn mover(&self, number: u32) {
+        let thread = self.memory as u32 * THREADS_MAX + number;
+        let room = at(CHANGING + STAYING)..at(CHANGING + STAYING + SHARED);
+        let mut mine: Vec<Range<u64>> = Vec::new();
+        for _ in 0..self.steps {
+            self.world.dawdle();
+            let index = self.world.below(mine.len().max(1) as u64) as usize;
+            match self.world.below(8) {
+                0 | 1 if mine.len() < 2 => {
+                    let len = (1 + self.world.below(12)) * PAGE;
+                    mine.extend(self.world.map_anywhere(self.memory, &room, len));
+                }
+                _ if mine.is_empty() => {}
+                0..4 => {
+                    for address in mine[index].clone().step_by(PAGE as usize) {
+                        let access =
+                            if self.world.chance(2) { Access::Write(self.value()) } else { Access::Read };
+                        self.touch(number, address, access);
+                    }
+                }
+                4 | 5 => {
+                    let range = mine[index].clone();
+                    let len = range.end - range.start;
+                    // Onto a mapping made for it, or wherever there is room.
+                    let fixed = self.world.chance(2);
+                    let place = match fixed {
+                        true => self.world.map_anywhere(self.memory, &room, len),
+                        false => Some(room.clone()),
+                    };
+                    let Some(place) = place else { continue };
+                    if fixed && self.world.chance(2) {
+                        self.touch(number, place.start, Access::Write(self.value()));
+                    }
+                    let to = self.world.remap(self.memory, thread, range, place, fixed);
+                    if let Some(to) = to {
+                        mine[index] = to..to + len;
+                    }
+                }
+                6 => {
+                    let range = mine.swap_remove(index);
+                    let middle = range.start + self.world.below((range.end - range.start) / PAGE) * PAGE;
+                    let (gone, kept) = match self.world.chance(2) {
+                        true => (range.start..middle, middle..range.end),
+                        false => (middle..range.end, range.start..middle),
+                    };
+                    if gone.start < gone.end {
+                        self.world.unmap(self.memory, thread, gone);
+                    }
+                    if kept.start < kept.end {
+                        mine.push(kept);
+                    }
+                }
+                _ => self.world.remove(self.memory, thread, mine[index].clone()),
+            }
+        }
+        for range in mine {
+            for address in range.clone().step_by(PAGE as usize) {
+                self.touch(number, address, Access::Read);
+            }
+            self.world.unmap(self.memory, thread, range);
+        }
     }
 
     fn fork(&self) -> Option<shuttle::thread::JoinHandle<()>> {

@@ -125,7 +125,11 @@ impl World {
         let unread = |kernel: &mut Kernel| {
             kernel.memories[memory].changes.iter().any(|&(waiting, _)| waiting == thread)
         };
-        self.news.wait_while(kernel, unread).unwrap()
+        kernel = self.news.wait_while(kernel, unread).unwrap();
+        // Only now, when the thread goes on, is the change over.
+        let changing = &mut kernel.memories[memory].changing;
+        *changing = changing.saturating_sub(1); // the process may have ended
+        kernel
     }
 
     /// The kernel, once the process is not held still.
@@ -198,6 +202,16 @@ impl World {
         }
     }
 
+    /// `mmap` at a place in `room` that the kernel chooses.
+    pub(super) fn map_anywhere(&self, memory: usize, room: &Range<u64>, len: u64) -> Option<Range<u64>> {
+        let mut kernel = self.running(memory);
+        let start = kernel.free(memory, room, len)?;
+        let range = start..start + len;
+        kernel.tell(memory, "map", &range);
+        kernel.map(memory, range.clone());
+        Some(range)
+    }
+
     /// `mmap` at a fixed address that is free.
     pub(super) fn map(&self, memory: usize, range: Range<u64>) {
         let mut kernel = self.running(memory);
@@ -205,26 +219,44 @@ impl World {
         kernel.map(memory, range);
     }
 
-    /// `mremap` to another address, which is free: done first, reported as a move and as the end of the old range.
-    pub(super) fn remap(&self, memory: usize, thread: u32, range: Range<u64>, to: u64) {
+    /// `mremap` to a place in `room` that the kernel chooses, or, with `MREMAP_FIXED`, to the start of `room`, where what is
+    /// there is unmapped. Done first, and reported as the end of what was there, as a move and as the end of the old range.
+    pub(super) fn remap(
+        &self,
+        memory: usize,
+        thread: u32,
+        range: Range<u64>,
+        room: Range<u64>,
+        fixed: bool,
+    ) -> Option<u64> {
         let mut kernel = self.running(memory);
+        let len = range.end - range.start;
+        let to = if fixed { room.start } else { kernel.free(memory, &room, len)? };
+        let place = to..to + len;
+        let replaced = fixed && Self::is_registered(&kernel, memory, &place);
         let reported = Self::is_registered(&kernel, memory, &range);
         let this = &mut kernel.memories[memory];
+        this.pages.retain(|address, _| !place.contains(address));
         for address in range.clone().step_by(PAGE as usize) {
             let page = this.pages.remove(&address).expect("a mapped page");
             assert!(this.pages.insert(address - range.start + to, page).is_none(), "moved upon another");
         }
         kernel.tell(memory, "remap from", &range);
-        kernel.tell(memory, "remap to", &(to..to + range.end - range.start));
-        if reported {
-            kernel.memories[memory].changing += 2;
-            drop(kernel);
-            self.dawdle();
-            let change = Change::Remap(range.start, to, range.end - range.start);
-            drop(self.report(self.kernel(), memory, thread, change));
-            self.dawdle();
-            drop(self.report(self.kernel(), memory, thread, Change::Unmap(range.start, range.end)));
+        kernel.tell(memory, "remap to", &place);
+        let mut reports = Vec::new();
+        if replaced {
+            reports.push(Change::Unmap(place.start, place.end));
         }
+        if reported {
+            reports.extend([Change::Remap(range.start, to, len), Change::Unmap(range.start, range.end)]);
+        }
+        kernel.memories[memory].changing += reports.len() as u32;
+        drop(kernel);
+        for change in reports {
+            self.dawdle();
+            drop(self.report(self.kernel(), memory, thread, change));
+        }
+        Some(to)
     }
 
     /// `fork`: the child, whose userfaultfd has been handed over by then.
