@@ -97,6 +97,10 @@ mod tests {
         check("rackmem run --memory-server a:1 --local 8MiB", ErrorKind::MissingRequiredArgument);
         check("rackmem run --memory-server a --local 8MiB -- ls", ErrorKind::ValueValidation);
         check(
+            "rackmem run --memory-server a:1 --local 8MiB --without process-madvise -- ls",
+            ErrorKind::InvalidValue,
+        );
+        check(
             "rackmem run --memory-server a:1 --local 8MiB --tls-cert c -- ls",
             ErrorKind::MissingRequiredArgument,
         );
