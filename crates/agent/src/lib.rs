@@ -1,1 +1,5 @@
-//! The SDM agent: virtual machines with far memory on one compute brick.
+//! The SDM agent.
+
+pub mod elastic;
+pub mod operation;
+pub mod resize;
