@@ -1,1 +1,28 @@
-//! REST types, traits, routers and clients of the agent and the controller. No state, no decision.
+//! What the parts of the control plane say to each other: types, traits, routers and clients.
+//!
+//! The outer modules are for every API of rackmem: problem documents, durable operations, generations, idempotency
+//! keys, authentication, event streams, and serving all that on TCP, TLS and Unix sockets. [`agent`] is the API of the
+//! SDM agent (interface S7 of D4.1).
+//!
+//! This crate keeps no state and decides nothing: who implements a trait does. Everything that judges (a generation, a
+//! key, a token, an address) is a pure function of what it is given.
+
+pub mod agent;
+pub mod change;
+mod class;
+pub mod event;
+pub mod generation;
+pub mod idempotency;
+mod name;
+pub mod operation;
+pub mod problem;
+pub mod schema;
+
+pub use change::Change;
+pub use class::{LatencyClass, ParseClassError};
+pub use event::{Event, EventId};
+pub use generation::Generation;
+pub use idempotency::IdempotencyKey;
+pub use name::{AttachmentId, NameError, VmName};
+pub use operation::{Operation, OperationId, OperationState};
+pub use problem::Problem;
