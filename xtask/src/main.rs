@@ -65,14 +65,17 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<()> {
     match command {
-        Command::Setup => setup::run(),
+        Command::Setup => setup::everything(),
         Command::Test { no_setup, nextest } => {
             if !no_setup {
-                setup::run()?;
+                setup::for_tests()?;
             }
             test::run(&nextest)
         }
-        Command::Demo => bench_program("demo", &[]),
+        Command::Demo => {
+            setup::only(&["redis-server", "python3"])?;
+            bench_program("demo", &[])
+        }
         Command::Bench { bench: Bench::Engine { options } } => bench_program("engine", &options),
     }
 }
