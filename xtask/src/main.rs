@@ -2,6 +2,7 @@
 //! crates, so that it is there at once.
 
 mod commands;
+mod guest;
 mod setup;
 mod test;
 
@@ -33,6 +34,8 @@ enum Command {
         #[arg(last = true)]
         nextest: Vec<String>,
     },
+    /// Build the small virtual machine that tests boot: a kernel and an initramfs
+    Guest(guest::Options),
     /// Show rackmem at work on this machine, with every byte checked
     Demo,
     /// Measure rackmem beside its peers
@@ -72,6 +75,7 @@ fn dispatch(command: Command) -> Result<()> {
             }
             test::run(&nextest)
         }
+        Command::Guest(options) => guest::run(&options),
         Command::Demo => {
             setup::only(&["redis-server", "python3"])?;
             bench_program("demo", &[])
