@@ -2,7 +2,8 @@
 //!
 //! Injected calls run between syscall-entry and syscall-exit stops, which are no signals, with all signals blocked:
 //! the program's handlers and dispositions are never touched. Before the registers are restored the thread is brought
-//! into an interrupt stop, because only from there the kernel restarts a system call that the stop had interrupted.
+//! into an interrupt stop, because only from there the kernel restarts a system call that the stop had interrupted. A
+//! thread that has our registers is never let go, however long it takes to come back.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,14 +18,31 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rackmem_uapi::process::{set_signal_mask, signal_mask};
 
-use crate::{InjectError, procfs};
+use crate::restart::{self, Again};
+use crate::{InjectError, procfs, seccomp};
 
 /// How long one thread may take to stop. A thread that runs or sleeps stops within microseconds; one that waits for a
 /// disk or for a vfork child may not stop at all, and then another thread is tried.
 const STOP_MS_MAX: u64 = 200;
 
+/// How long all of them may take together.
+const STOP_ALL_MS_MAX: u64 = 600;
+
+/// How long one injected call may take: they take microseconds, and milliseconds where all CPUs are busy. Only a thread
+/// that is not let run (a frozen control group) takes longer.
+const CALL_MS_MAX: u64 = 2000;
+
 /// Code segment of 64-bit user code (`__USER_CS`, arch/x86/include/asm/segment.h). A 32-bit program cannot run our code.
 const CODE_SEGMENT_64: u64 = 0x33;
+
+/// Where a thread was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    /// On its way back from the kernel, by an interrupt: from here an interrupted call is restarted.
+    Interrupt,
+    /// Before or after a system call.
+    SystemCall,
+}
 
 /// A stopped thread. Dropping it puts everything back and lets it run.
 pub(crate) struct Tracee {
@@ -33,78 +51,82 @@ pub(crate) struct Tracee {
     memory: File,
     saved: user_regs_struct,
     mask: u64,
+    since: Instant,
     /// Address of a `syscall` instruction in the process.
     pub(crate) syscall_at: u64,
     /// The thread was told to stop (SIGSTOP) meanwhile; it is told again at the end.
     stop_pending: bool,
+    at: At,
     restored: bool,
 }
 
 impl Tracee {
-    /// Stops any thread of `process` that can be stopped.
+    /// Stops any thread of `process` that can be stopped. Runs on a tracer's thread, whose end lets go of the others.
     pub(crate) fn stop(process: u32) -> Result<Self, InjectError> {
-        let threads = procfs::threads(process).map_err(|_| InjectError::Gone(process))?;
-        let mut refused = None;
-        for thread in threads {
+        let candidates = procfs::candidates(process).map_err(|_| InjectError::Gone(process))?;
+        let begin = Instant::now();
+        for thread in candidates {
+            if begin.elapsed() > Duration::from_millis(STOP_ALL_MS_MAX) {
+                break;
+            }
             let thread = Pid::from_raw(thread as i32);
             match ptrace::seize(thread, Options::PTRACE_O_TRACESYSGOOD) {
                 Ok(()) => {}
                 Err(Errno::ESRCH) => continue,
-                Err(errno) => {
-                    refused = Some(errno);
-                    break;
-                }
+                Err(Errno::EPERM) if procfs::is_zombie(thread.as_raw() as u32) => continue,
+                Err(errno) => return Err(InjectError::Refused { pid: process, source: errno.into() }),
             }
-            let stopped = ptrace::interrupt(thread).is_ok() && wait_interrupted(thread).is_ok();
-            if stopped {
-                return Self::prepare(process, thread);
+            let since = Instant::now();
+            if ptrace::interrupt(thread).is_ok() && wait_interrupted(thread).is_ok() {
+                return Self::prepare(process, thread, since, At::Interrupt);
             }
-            // It may stop just now; detaching needs a stop, so this is all that can be done for a stuck thread.
-            let _ = ptrace::detach(thread, None);
         }
-        match refused {
-            Some(errno) => Err(InjectError::Refused { pid: process, source: errno.into() }),
-            None => Err(InjectError::Busy(process, STOP_MS_MAX)),
+        if procfs::is_gone(process) {
+            return Err(InjectError::Gone(process));
         }
+        Err(InjectError::Busy(process, STOP_MS_MAX))
     }
 
-    /// Takes over a thread that is at a syscall-exit stop already.
-    pub(crate) fn prepare(process: u32, thread: Pid) -> Result<Self, InjectError> {
-        let traced = |errno: Errno| InjectError::Refused { pid: process, source: errno.into() };
-        let memory = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(format!("/proc/{process}/mem"))
-            .map_err(|source| InjectError::Refused { pid: process, source });
-        let (memory, saved, mask) = match (memory, ptrace::getregs(thread), signal_mask(thread.as_raw())) {
-            (Ok(memory), Ok(saved), Ok(mask)) => (memory, saved, mask),
-            (memory, saved, mask) => {
-                let _ = ptrace::detach(thread, None);
-                memory?;
-                saved.map_err(traced)?;
-                return mask
-                    .map_err(|source| InjectError::Refused { pid: process, source })
-                    .map(|_| unreachable!());
+    /// Takes over a thread that is stopped already: by an interrupt, or else at a syscall-exit stop.
+    pub(crate) fn prepare(process: u32, thread: Pid, since: Instant, at: At) -> Result<Self, InjectError> {
+        let result = Self::look(process, thread, since, at);
+        if result.is_err() {
+            // Nothing has been changed yet; only an interrupted call may have to begin again.
+            if at == At::Interrupt {
+                go_on(thread, Again::All);
             }
-        };
-        if saved.cs != CODE_SEGMENT_64 {
             let _ = ptrace::detach(thread, None);
-            return Err(InjectError::NotX86_64(process));
         }
-        let mut tracee = Self {
-            process,
-            thread,
-            memory,
-            saved,
-            mask,
-            syscall_at: 0,
-            stop_pending: false,
-            restored: false,
-        };
+        let mut tracee = result?;
         set_signal_mask(thread.as_raw(), u64::MAX)
             .map_err(|source| InjectError::Refused { pid: process, source })?;
         tracee.syscall_at = tracee.find_syscall()?;
         Ok(tracee)
+    }
+
+    fn look(process: u32, thread: Pid, since: Instant, at: At) -> Result<Self, InjectError> {
+        let refused = |source: io::Error| InjectError::Refused { pid: process, source };
+        // By the thread: a main thread that has ended has no memory any more.
+        let memory =
+            OpenOptions::new().read(true).write(true).open(format!("/proc/{thread}/mem")).map_err(refused)?;
+        let saved = ptrace::getregs(thread).map_err(|errno| refused(errno.into()))?;
+        let mask = signal_mask(thread.as_raw()).map_err(refused)?;
+        if saved.cs != CODE_SEGMENT_64 {
+            return Err(InjectError::NotX86_64(process));
+        }
+        seccomp::check(process, thread)?;
+        let (syscall_at, stop_pending, restored) = (0, false, false);
+        Ok(Self { process, thread, memory, saved, mask, since, syscall_at, stop_pending, at, restored })
+    }
+
+    /// The stopped thread.
+    pub(crate) fn thread(&self) -> u32 {
+        self.thread.as_raw() as u32
+    }
+
+    /// Since when it stands still.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
     }
 
     /// Runs one system call in the thread. The outer error is ours, the inner one the call's.
@@ -157,32 +179,66 @@ impl Tracee {
             return;
         }
         // Every step may fail only because the process was killed meanwhile; then there is nothing to restore.
-        let interrupted = ptrace::interrupt(self.thread).is_ok() && ptrace::cont(self.thread, None).is_ok();
-        if interrupted && wait_interrupted(self.thread).is_ok() {
-            let _ = ptrace::setregs(self.thread, self.saved);
+        if self.at == At::SystemCall {
+            let _ = ptrace::interrupt(self.thread);
+            let _ = self.wait_for_interrupt();
         }
+        let _ = ptrace::setregs(self.thread, restart::resumed(self.saved, Again::All));
         let _ = set_signal_mask(self.thread.as_raw(), self.mask);
         let _ = ptrace::detach(self.thread, None);
-        if self.stop_pending {
+        if self.stop_pending && !procfs::is_continued(self.process) {
             let _ = nix::sys::signal::kill(Pid::from_raw(self.process as i32), Signal::SIGSTOP);
         }
     }
 
-    fn run_to_syscall_stop(&mut self) -> Result<(), InjectError> {
+    /// Lets the thread come to the stop that it was interrupted for. It has our registers: there is no limit.
+    fn wait_for_interrupt(&mut self) -> nix::Result<()> {
+        // Fails if it does not stand at a system call but runs, or would if it were let.
+        let _ = ptrace::cont(self.thread, None);
         loop {
-            ptrace::syscall(self.thread, None).map_err(|_| InjectError::Gone(self.process))?;
-            match wait(self.thread, None) {
+            match waitpid(self.thread, Some(WaitPidFlag::__WALL))? {
+                WaitStatus::PtraceEvent(..) => break,
+                status => self.pass(status)?,
+            }
+        }
+        self.at = At::Interrupt;
+        Ok(())
+    }
+
+    fn pass(&mut self, status: WaitStatus) -> nix::Result<()> {
+        match status {
+            WaitStatus::Stopped(_, signal) => {
+                // All others are blocked. The process stops when we have left.
+                self.stop_pending |= signal == Signal::SIGSTOP;
+                ptrace::cont(self.thread, None)
+            }
+            WaitStatus::PtraceSyscall(_) => ptrace::cont(self.thread, None),
+            _ => Err(Errno::ESRCH),
+        }
+    }
+
+    fn run_to_syscall_stop(&mut self) -> Result<(), InjectError> {
+        let gone = InjectError::Gone(self.process);
+        self.at = At::SystemCall;
+        loop {
+            if ptrace::syscall(self.thread, None).is_err() {
+                return Err(gone);
+            }
+            match wait(self.thread, Some(Duration::from_millis(CALL_MS_MAX))) {
                 Ok(WaitStatus::PtraceSyscall(_)) => return Ok(()),
                 Ok(WaitStatus::Stopped(_, Signal::SIGSTOP)) => self.stop_pending = true,
                 Ok(WaitStatus::Stopped(..) | WaitStatus::PtraceEvent(..)) => {}
-                _ => return Err(InjectError::Gone(self.process)),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(InjectError::Stopped(self.process));
+                }
+                _ => return Err(gone),
             }
         }
     }
 
     fn find_syscall(&self) -> Result<u64, InjectError> {
         let mappings =
-            procfs::executable_mappings(self.process).map_err(|_| InjectError::Gone(self.process))?;
+            procfs::executable_mappings(self.thread()).map_err(|_| InjectError::Gone(self.process))?;
         for (start, end) in mappings {
             let mut code = vec![0; (end - start) as usize];
             let Ok(len) = self.memory.read_at(&mut code, start) else { continue };
@@ -197,6 +253,15 @@ impl Tracee {
 impl Drop for Tracee {
     fn drop(&mut self) {
         self.restore();
+    }
+}
+
+/// Has a thread that was interrupted and is about to be let go continue the call that it waited in.
+pub(crate) fn go_on(thread: Pid, again: Again) {
+    let Ok(registers) = ptrace::getregs(thread) else { return };
+    let resumed = restart::resumed(registers, again);
+    if resumed.rax != registers.rax {
+        let _ = ptrace::setregs(thread, resumed);
     }
 }
 
