@@ -1,5 +1,7 @@
 //! What comes with every changing request, beside its content.
 
+use utoipa::IntoParams;
+
 use crate::generation::Generation;
 use crate::idempotency::IdempotencyKey;
 
@@ -23,4 +25,23 @@ impl Change {
     pub fn new(generation: Generation, by: impl Into<String>) -> Self {
         Self { generation, key: None, by: by.into() }
     }
+}
+
+/// The headers of a changing request, for the OpenAPI document; [`crate::extract::Changing`] reads them.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "only its description is used")]
+pub(crate) struct ChangeHeaders {
+    /// The controller's generation; `GET /v1/host` shows the present one.
+    #[param(rename = "rackmem-generation", minimum = 0, maximum = 9_007_199_254_740_991_u64)]
+    generation: u64,
+    /// A request that is sent again with the same key is not done again.
+    #[param(
+        rename = "idempotency-key",
+        nullable = false,
+        min_length = 1,
+        max_length = 128,
+        pattern = "^[!-~]+$"
+    )]
+    key: Option<String>,
 }

@@ -8,18 +8,26 @@
 //! key, a token, an address) is a pure function of what it is given.
 
 pub mod agent;
+mod answer;
+pub mod auth;
 pub mod change;
 mod class;
+mod error;
 pub mod event;
+pub mod events;
+pub mod extract;
 pub mod generation;
 pub mod idempotency;
 mod name;
 pub mod operation;
 pub mod problem;
 pub mod schema;
+pub mod serve;
 
+pub use answer::Accepted;
 pub use change::Change;
 pub use class::{LatencyClass, ParseClassError};
+pub use error::ApiError;
 pub use event::{Event, EventId};
 pub use generation::Generation;
 pub use idempotency::IdempotencyKey;

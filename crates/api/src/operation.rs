@@ -134,6 +134,18 @@ pub const WAIT_DEFAULT_S: u32 = 30;
 /// Longest wait in one request: longer than this, proxies cut connections.
 pub const WAIT_MAX_S: u32 = 300;
 
+impl WaitQuery {
+    /// Whether the time is one that a request may take.
+    pub fn check(self) -> Result<(), Problem> {
+        if self.timeout <= WAIT_MAX_S {
+            return Ok(());
+        }
+        let detail =
+            format!("timeout {} is too long: wait at most {WAIT_MAX_S} seconds, and ask again", self.timeout);
+        Err(Problem::new(crate::problem::ProblemType::Malformed, detail))
+    }
+}
+
 const fn wait_default_s() -> u32 {
     WAIT_DEFAULT_S
 }

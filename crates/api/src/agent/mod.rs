@@ -13,6 +13,7 @@ mod host;
 mod memory;
 mod requests;
 mod resize;
+mod routes;
 mod vm;
 
 pub use api::{AgentApi, Console, ConsoleIo};
@@ -22,6 +23,7 @@ pub use host::{HostMemory, HostView, NumaNode, Power, PowerSource, Pressure, Sta
 pub use memory::{FarPart, FarState, VmMemory};
 pub use requests::{Access, DomainAttach, LogQuery, LogSource, StopRequest, WatchQuery, kind};
 pub use resize::{Mechanism, ResizePlan, ResizeRequest, ResizeStep, StepCost};
+pub use routes::{document, fleet, openapi, router};
 pub use vm::{
     Accelerator, AcceleratorKind, Boot, Driver, Origin, PagerState, PagerView, VmSpec, VmState, VmView,
 };
