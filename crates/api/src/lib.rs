@@ -12,6 +12,7 @@ mod answer;
 pub mod auth;
 pub mod change;
 mod class;
+pub mod client;
 mod error;
 pub mod event;
 pub mod events;

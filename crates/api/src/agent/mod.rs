@@ -8,6 +8,7 @@
 
 mod api;
 mod attachment;
+mod client;
 mod elastic;
 mod host;
 mod memory;
@@ -18,6 +19,7 @@ mod vm;
 
 pub use api::{AgentApi, Console, ConsoleIo};
 pub use attachment::{Attachment, AttachmentState, AttachmentView, SegmentId};
+pub use client::AgentClient;
 pub use elastic::{ElasticBounds, ElasticDecision, ElasticView, GuestMemory};
 pub use host::{HostMemory, HostView, NumaNode, Power, PowerSource, Pressure, Stall};
 pub use memory::{FarPart, FarState, VmMemory};

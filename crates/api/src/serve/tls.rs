@@ -82,3 +82,12 @@ fn file(path: &Path, reason: &dyn std::fmt::Display) -> ApiError {
 fn unusable(error: rustls::Error) -> ApiError {
     ApiError::Tls(error.to_string())
 }
+
+/// A client's side that trusts nobody, for connections that are without TLS.
+pub(crate) fn client_of_nobody() -> Result<ClientConfig, ApiError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(unusable)?;
+    Ok(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
