@@ -3,6 +3,7 @@
 
 mod args;
 mod attach;
+mod descriptors;
 mod detach;
 mod doctor;
 mod held;
