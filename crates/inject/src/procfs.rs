@@ -43,6 +43,8 @@ pub struct ProcessStatus {
     pub capabilities: u64,
     /// Its id in its own pid namespace.
     pub inner_id: u32,
+    /// Whether its pid namespace is ours.
+    pub is_in_our_namespace: bool,
     /// A SIGCONT has come that no thread has taken yet.
     pub(crate) continue_pending: bool,
     /// Private anonymous memory that is resident, in bytes.
@@ -76,6 +78,7 @@ pub fn process_status(pid: u32) -> io::Result<ProcessStatus> {
         },
         seccomp_filters: number("Seccomp_filters") as u32,
         capabilities: mask("CapEff"),
+        is_in_our_namespace: field("NSpid").split_whitespace().count() == 1,
         inner_id: field("NSpid").split_whitespace().last().and_then(|id| id.parse().ok()).unwrap_or(0),
         continue_pending: mask("ShdPnd") & (1 << (libc::SIGCONT - 1)) != 0,
         anonymous_resident: number("RssAnon") * 1024,
@@ -135,12 +138,8 @@ pub(crate) fn candidates(pid: u32) -> io::Result<Vec<u32>> {
 /// The thread of process `pid` whose id is `inner` in the process's own pid namespace.
 pub(crate) fn thread_by_inner_id(pid: u32, inner: u32) -> Option<u32> {
     let is_it = |&thread: &u32| process_status(thread).is_ok_and(|status| status.inner_id == inner);
-    // As a rule the namespace is ours.
-    let here = Some(inner).filter(|thread| {
-        process_status(*thread).is_ok_and(|status| status.thread_group == pid && status.inner_id == inner)
-    });
     // A new thread has one of the highest ids.
-    here.or_else(|| threads(pid).ok()?.into_iter().rev().find(is_it))
+    threads(pid).ok()?.into_iter().rev().find(is_it)
 }
 
 /// A process that runs in the same address space as `pid`, if there is one.

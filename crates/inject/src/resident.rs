@@ -186,6 +186,11 @@ impl Resident {
 
     /// First calls after birth: leave the program's descriptors and directory alone, and have a name.
     pub(crate) fn settle(&self) -> Result<(), InjectError> {
+        // It is on the path of evictions and must not queue behind a program that uses every CPU. Refused without
+        // privilege.
+        if let Some(thread) = rustix::process::Pid::from_raw(self.thread as i32) {
+            let _ = rustix::process::setpriority_process(Some(thread), NICE);
+        }
         let mut session = self.session();
         let own = self.remote_socket as u64;
         let name = session.scratch_address(0);
@@ -202,11 +207,6 @@ impl Resident {
         calls.push(Call::new(libc::SYS_chdir, [name + b"rackmem\0".len() as u64, 0, 0, 0, 0, 0]));
         session.run(&calls, &mut results)?;
         results.truncate(must);
-        // It is on the path of evictions and must not queue behind a program that uses every CPU. Refused without
-        // privilege.
-        if let Some(thread) = rustix::process::Pid::from_raw(self.thread as i32) {
-            let _ = rustix::process::setpriority_process(Some(thread), NICE);
-        }
         for &result in &results {
             check(self.pid, "close_range", result)?;
         }
@@ -259,11 +259,19 @@ impl Session<'_> {
     /// Ends the thread; returns when it has gone.
     pub fn exit(mut self) -> Result<(), InjectError> {
         self.submit(&[Call::new(libc::SYS_exit, [0; 6])]);
-        match self.wait() {
-            Err(InjectError::ResidentGone(_)) => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => unreachable!("a thread that exited does not answer"),
+        while !self.resident.is_gone() {
+            let mut hang_up = [PollFd::new(&self.resident.socket, PollFlags::RDHUP)];
+            match poll(&mut hang_up, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(InjectError::Local {
+                        what: "waiting for the thread's end",
+                        source: errno.into(),
+                    });
+                }
+            }
         }
+        Ok(())
     }
 
     /// Hands `fd` to the thread; gives its number there.

@@ -11,12 +11,11 @@ use rackmem_uapi::process::seccomp_filter;
 use crate::InjectError;
 use crate::bpf::{Answer, Instruction, Query, answer};
 use crate::needs;
-use crate::procfs::{Seccomp, process_status};
+use crate::procfs::Seccomp;
 
 /// Fails unless `thread`, which stands still, may make every call that we need, and its children as well.
-pub(crate) fn check(process: u32, thread: Pid) -> Result<(), InjectError> {
-    let status = process_status(thread.as_raw() as u32).map_err(|_| InjectError::Gone(process))?;
-    let filters = match status.seccomp {
+pub(crate) fn check(process: u32, thread: Pid, kind: Seccomp) -> Result<(), InjectError> {
+    let filters = match kind {
         Seccomp::Off => return Ok(()),
         Seccomp::Strict => return Err(InjectError::Forbidden { pid: process, call: "mmap" }),
         Seccomp::Filter => {

@@ -219,7 +219,8 @@ fn clone(pid: u32, tracee: &mut Tracee, code_address: u64, ring_address: u64) ->
             registers.r12 = ring_address;
             registers.r13 = 0;
         })?;
-    procfs::thread_by_inner_id(pid, inner as u32).ok_or(InjectError::ResidentGone(pid))
+    let ours = tracee.is_in_our_namespace.then_some(inner as u32);
+    ours.or_else(|| procfs::thread_by_inner_id(pid, inner as u32)).ok_or(InjectError::ResidentGone(pid))
 }
 
 fn open_pidfd(pid: u32) -> Result<OwnedFd, InjectError> {

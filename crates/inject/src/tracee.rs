@@ -52,6 +52,8 @@ pub(crate) struct Tracee {
     saved: user_regs_struct,
     mask: u64,
     since: Instant,
+    /// The process counts its threads as we do.
+    pub(crate) is_in_our_namespace: bool,
     /// Address of a `syscall` instruction in the process.
     pub(crate) syscall_at: u64,
     /// The thread was told to stop (SIGSTOP) meanwhile; it is told again at the end.
@@ -114,7 +116,10 @@ impl Tracee {
         if saved.cs != CODE_SEGMENT_64 {
             return Err(InjectError::NotX86_64(process));
         }
-        seccomp::check(process, thread)?;
+        let status =
+            procfs::process_status(thread.as_raw() as u32).map_err(|_| InjectError::Gone(process))?;
+        seccomp::check(process, thread, status.seccomp)?;
+        let is_in_our_namespace = status.is_in_our_namespace;
         let (syscall_at, stop_pending, restored) = (0, false, false);
         Ok(Self { process, thread, memory, saved, mask, since, syscall_at, stop_pending, at, restored })
     }
@@ -265,6 +270,9 @@ pub(crate) fn go_on(thread: Pid, again: Again) {
     }
 }
 
+/// How long a stop is waited for before the CPU is given up: what one injected call takes when the thread has a CPU.
+const SPIN: Duration = Duration::from_micros(15);
+
 /// Waits for the next stop of `thread`; polls, because a stop is microseconds away and a blocking wait has no timeout.
 pub(crate) fn wait(thread: Pid, timeout: Option<Duration>) -> io::Result<WaitStatus> {
     let Some(timeout) = timeout else {
@@ -274,6 +282,7 @@ pub(crate) fn wait(thread: Pid, timeout: Option<Duration>) -> io::Result<WaitSta
     loop {
         match waitpid(thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG))? {
             WaitStatus::StillAlive if begin.elapsed() > timeout => return Err(io::ErrorKind::TimedOut.into()),
+            WaitStatus::StillAlive if begin.elapsed() < SPIN => std::hint::spin_loop(),
             // Not a yield: where all CPUs are busy, one who slept is let in first.
             WaitStatus::StillAlive => std::thread::sleep(Duration::from_micros(20)),
             status => return Ok(status),

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::InjectError;
 use crate::tracee::Tracee;
@@ -16,23 +16,20 @@ use crate::tracee::Tracee;
 pub struct Stopped {
     /// What the tracer waits on.
     release: Option<Sender<()>>,
-    tracer: Option<JoinHandle<()>>,
-    since: Instant,
+    /// Ends with how long the thread stood still.
+    tracer: Option<JoinHandle<Duration>>,
 }
 
 impl Stopped {
     /// Lets the thread go on. Gives how long it stood still.
     pub fn release(mut self) -> Duration {
-        self.end();
-        self.since.elapsed()
+        self.end()
     }
 
-    fn end(&mut self) {
+    fn end(&mut self) -> Duration {
         drop(self.release.take());
-        if let Some(tracer) = self.tracer.take() {
-            // It can only fail by a panic, which has been reported.
-            let _ = tracer.join();
-        }
+        // It can only fail by a panic, which has been reported.
+        self.tracer.take().and_then(|tracer| tracer.join().ok()).unwrap_or_default()
     }
 }
 
@@ -50,19 +47,20 @@ pub(crate) fn hold<T: Send + 'static>(
     let (release, released) = channel::<()>();
     let tracer = spawn(move || match work() {
         Ok((result, tracee)) => {
-            let _ = answer.send(Ok((result, tracee.since())));
+            let since = tracee.since();
+            let _ = answer.send(Ok(result));
             // Ends by an error when the other side is dropped, and that is the signal.
             let _ = released.recv();
             tracee.release();
+            since.elapsed()
         }
         Err(error) => {
             let _ = answer.send(Err(error));
+            Duration::ZERO
         }
     })?;
-    let result = answered.recv().unwrap_or_else(|_| Err(ended()));
-    let mut stopped = Stopped { release: Some(release), tracer: Some(tracer), since: Instant::now() };
-    let (result, since) = result?;
-    stopped.since = since;
+    let stopped = Stopped { release: Some(release), tracer: Some(tracer) };
+    let result = answered.recv().unwrap_or_else(|_| Err(ended()))?;
     Ok((result, stopped))
 }
 
@@ -75,7 +73,9 @@ pub(crate) fn run<T: Send>(work: impl FnOnce() -> Result<T, InjectError> + Send)
 }
 
 /// Runs `work` in the background.
-pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, InjectError> {
+pub(crate) fn spawn<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, InjectError> {
     Builder::new().name(NAME.to_owned()).spawn(work).map_err(cannot_start)
 }
 

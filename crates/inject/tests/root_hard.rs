@@ -277,8 +277,8 @@ print('ready')
 def check(what, result): print(what, result if result == 0 else ctypes.get_errno(), flush=True)
 sys.stdin.readline()
 CLONE_FS, CLONE_NEWNS, CLONE_NEWNET = 0x200, 0x20000, 0x40000000
-check('fs', libc.unshare(CLONE_FS))
 check('setns', libc.setns(os.open('/proc/self/ns/mnt', os.O_RDONLY), CLONE_NEWNS))
+check('fs', libc.unshare(CLONE_FS))
 check('mnt', libc.unshare(CLONE_NEWNS))
 check('net', libc.unshare(CLONE_NEWNET))
 os.chdir('/tmp')
@@ -288,7 +288,7 @@ sys.stdin.readline()
     let mut program = Program::python(script);
     let resident = enter(program.id());
     program.say("go");
-    for what in ["fs 0", "setns 0", "mnt 0", "net 0", "chroot 0"] {
+    for what in ["setns 0", "fs 0", "mnt 0", "net 0", "chroot 0"] {
         assert_eq!(program.line(), what);
     }
     assert_eq!(
