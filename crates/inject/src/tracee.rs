@@ -121,7 +121,19 @@ impl Tracee {
         seccomp::check(process, thread, status.seccomp)?;
         let is_in_our_namespace = status.is_in_our_namespace;
         let (syscall_at, stop_pending, restored) = (0, false, false);
-        Ok(Self { process, thread, memory, saved, mask, since, syscall_at, stop_pending, at, restored })
+        Ok(Self {
+            process,
+            thread,
+            memory,
+            saved,
+            mask,
+            since,
+            is_in_our_namespace,
+            syscall_at,
+            stop_pending,
+            at,
+            restored,
+        })
     }
 
     /// The stopped thread.
