@@ -73,6 +73,7 @@ fn dispatch(command: Command) -> Result<()> {
             if !no_setup {
                 setup::for_tests()?;
             }
+            guest::run(&guest::Options::default())?;
             test::run(&nextest)
         }
         Command::Guest(options) => guest::run(&options),

@@ -182,6 +182,7 @@ impl ProbeClient {
             let line = self.line(order, deadline)?;
             // Lines that a shell, a former connection or a former order left behind are not ours.
             let Ok(reply) = serde_json::from_slice::<Reply>(&line) else { continue };
+            self.greeted(order, &reply)?;
             match reply.outcome {
                 _ if reply.id != Some(id) => {}
                 Outcome::Answer(answer) => return Ok(answer),
@@ -189,6 +190,20 @@ impl ProbeClient {
                     return Err(ProbeError::Refused { order: order.to_string(), reason });
                 }
             }
+        }
+    }
+
+    /// A probe that greets unasked, and is not the one that was spoken to, knows nothing of the order.
+    fn greeted(&mut self, order: Order, reply: &Reply) -> Result<(), ProbeError> {
+        let known = self.ready.run;
+        match &reply.outcome {
+            Outcome::Answer(Answer::Ready(ready))
+                if reply.id.is_none() && known != 0 && ready.run > known =>
+            {
+                self.ready = *ready;
+                Err(ProbeError::Restarted { order: order.to_string(), run: ready.run })
+            }
+            _ => Ok(()),
         }
     }
 

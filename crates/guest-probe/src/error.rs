@@ -70,6 +70,16 @@ pub enum ProbeError {
         /// How long it was waited for.
         patience: Duration,
     },
+    /// The probe ended, and another one is in its place, which holds nothing.
+    #[error(
+        "the probe ended before `{order}` was done, and number {run} took its place: the guest's kernel may have killed it for want of memory, its console tells"
+    )]
+    Restarted {
+        /// What was asked.
+        order: String,
+        /// The number of the new one.
+        run: u32,
+    },
     /// The probe could not do it.
     #[error("the probe refused `{order}`: {reason}")]
     Refused {

@@ -18,8 +18,9 @@ pub struct GuestFiles {
 }
 
 impl GuestFiles {
-    /// A command line for the guest's kernel: console on the first serial port, quiet, and a panic ends the machine.
-    pub const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1";
+    /// A command line for the guest's kernel: console on the first serial port, quiet, and a panic ends the machine. A guest that may
+    /// get memory above 4 GiB would set 64 MiB aside for devices that cannot reach it; virtio devices can.
+    pub const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 swiotlb=noforce";
 
     /// Finds the guest: in `$RACKMEM_GUEST`, else in `guest` of the cargo target directory in which the running program lies.
     pub fn find() -> Result<Self, ProbeError> {

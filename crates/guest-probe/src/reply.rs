@@ -51,7 +51,7 @@ pub enum Answer {
 }
 
 /// The probe is there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
     /// Time since the guest's kernel started.
     pub uptime_ms: u64,
