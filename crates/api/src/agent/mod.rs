@@ -27,5 +27,6 @@ pub use requests::{Access, DomainAttach, LogQuery, LogSource, StopRequest, Watch
 pub use resize::{Mechanism, ResizePlan, ResizeRequest, ResizeStep, StepCost};
 pub use routes::{document, fleet, openapi, router};
 pub use vm::{
-    Accelerator, AcceleratorKind, Boot, Driver, Origin, PagerState, PagerView, VmSpec, VmState, VmView,
+    Accelerator, AcceleratorKind, Boot, Driver, MEMORY_MAX, MEMORY_MIN, Origin, PagerState, PagerView,
+    VmSpec, VmState, VmView,
 };

@@ -4,7 +4,9 @@ use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::vm::MEMORY_MIN;
 use crate::name::VmName;
+use crate::problem::{Problem, ProblemType};
 use crate::schema::BytesSchema;
 
 /// What a machine is to have. At least one of `memory` and `local` is given.
@@ -21,6 +23,27 @@ pub struct ResizeRequest {
     pub plan: bool,
     /// Allow steps that restart the guest.
     pub restart: bool,
+}
+
+impl ResizeRequest {
+    /// Whether the request makes sense for a machine that can have `max`.
+    pub fn check(&self, max: Bytes) -> Result<(), Problem> {
+        let detail = match self {
+            Self { memory: None, local: None, .. } => "give memory, local or both".to_owned(),
+            Self { memory: Some(memory), .. } if *memory < MEMORY_MIN => {
+                format!("memory {memory} is too little: no guest runs with less than {MEMORY_MIN}")
+            }
+            Self { memory: Some(memory), .. } if *memory > max => format!(
+                "memory {memory} is more than the machine can have while it runs ({max}): give less, or make it \
+                 anew with a larger memory_max"
+            ),
+            Self { local: Some(Bytes(0)), .. } => {
+                "local is 0: a guest needs some resident memory, give at least a few MiB".to_owned()
+            }
+            _ => return Ok(()),
+        };
+        Err(Problem::new(ProblemType::Invalid, detail))
+    }
 }
 
 /// What a resize would do, or does.
@@ -82,4 +105,24 @@ pub struct StepCost {
     pub may_stop_short: bool,
     /// What it means for the guest, as a sentence.
     pub effect: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_that_make_no_sense_are_refused() {
+        let request = |memory: Option<u64>, local: Option<u64>| {
+            let request = ResizeRequest {
+                memory: memory.map(Bytes),
+                local: local.map(Bytes),
+                ..ResizeRequest::default()
+            };
+            request.check(Bytes(1 << 30)).is_ok()
+        };
+        assert!(request(Some(1 << 30), None) && request(None, Some(1)));
+        assert!(!request(None, None) && !request(Some((1 << 30) + 1), None));
+        assert!(!request(Some(1), None) && !request(None, Some(0)));
+    }
 }

@@ -11,6 +11,7 @@ use super::memory::VmMemory;
 use crate::class::LatencyClass;
 use crate::name::{AttachmentId, VmName};
 use crate::operation::OperationId;
+use crate::problem::{Problem, ProblemType};
 use crate::schema::{BytesSchema, ServerAddressSchema};
 
 /// A virtual machine to be made.
@@ -63,6 +64,45 @@ const fn vcpus_default() -> u32 {
 const fn start_default() -> bool {
     true
 }
+
+impl VmSpec {
+    /// Whether the machine makes sense by itself, on whatever brick.
+    pub fn check(&self) -> Result<(), Problem> {
+        let Self { memory, memory_max, local, vcpus, boot, attachments, .. } = self;
+        let detail = if *memory < MEMORY_MIN {
+            format!("memory {memory} is too little: no guest starts with less than {MEMORY_MIN}")
+        } else if memory_max.is_some_and(|max| max < *memory) {
+            format!("memory_max is less than memory ({memory}): let it be at least as much, or leave it out")
+        } else if [Some(*memory), *memory_max, *local].into_iter().flatten().any(|amount| amount > MEMORY_MAX)
+        {
+            format!("no machine can have more than {MEMORY_MAX}")
+        } else if *local == Some(Bytes(0)) {
+            "local is 0: a guest needs some resident memory, give at least a few MiB".to_owned()
+        } else if !(1..=VCPUS_MAX).contains(vcpus) {
+            format!("vcpus {vcpus}: give 1 to {VCPUS_MAX}")
+        } else if boot.kernel.is_none() && boot.disks.is_empty() {
+            "there is nothing to boot: give boot.kernel or boot.disks".to_owned()
+        } else if boot.kernel.is_none() && (boot.initrd.is_some() || boot.append.is_some()) {
+            "boot.initrd and boot.append need boot.kernel".to_owned()
+        } else if let Some(twice) =
+            attachments.iter().enumerate().find(|(i, id)| attachments[..*i].contains(id))
+        {
+            format!("attachment '{}' is given twice", twice.1)
+        } else {
+            return Ok(());
+        };
+        Err(Problem::new(ProblemType::Invalid, detail))
+    }
+}
+
+/// Least memory of a machine: below this not even a kernel without a file system starts.
+pub const MEMORY_MIN: Bytes = Bytes(16 << 20);
+
+/// Most memory of a machine: what a far space of 2³² slots can hold.
+pub const MEMORY_MAX: Bytes = Bytes(16 << 40);
+
+/// Most virtual processors of a machine: what QEMU's q35 takes.
+const VCPUS_MAX: u32 = 1024;
 
 /// What a machine boots: a kernel, a disk, or both. Paths are of the brick.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -206,4 +246,33 @@ pub enum PagerState {
     Restarting,
     /// It died and no successor could be started; the guest waits.
     Down,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_that_make_no_sense_are_refused_with_the_reason() {
+        let good = r#"{"name":"a","memory":1073741824,"boot":{"kernel":"/k"}}"#;
+        let check = |change: fn(&mut VmSpec)| {
+            let mut spec: VmSpec = serde_json::from_str(good).unwrap();
+            change(&mut spec);
+            spec.check().map_err(|problem| problem.detail)
+        };
+        assert_eq!(check(|_| {}), Ok(()));
+        let bad: [(fn(&mut VmSpec), &str); 7] = [
+            (|spec| spec.memory = Bytes(4096), "too little"),
+            (|spec| spec.memory = Bytes(u64::MAX), "no machine"),
+            (|spec| spec.memory_max = Some(Bytes(1 << 29)), "memory_max"),
+            (|spec| spec.local = Some(Bytes(0)), "local"),
+            (|spec| spec.vcpus = 0, "vcpus"),
+            (|spec| spec.boot.kernel = None, "nothing to boot"),
+            (|spec| spec.attachments = vec!["m".parse().unwrap(), "m".parse().unwrap()], "twice"),
+        ];
+        for (change, words) in bad {
+            let detail = check(change).unwrap_err();
+            assert!(detail.contains(words), "{detail}");
+        }
+    }
 }
