@@ -17,6 +17,7 @@ mod resident;
 mod restart;
 mod seccomp;
 mod start;
+mod stop;
 mod tracee;
 mod tracer;
 

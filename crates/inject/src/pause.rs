@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use crate::restart::Again;
-use crate::tracee::{go_on, wait};
+use crate::stop::{Stop, go, wait_within};
+use crate::tracee::go_on;
 use crate::{InjectError, procfs, tracer};
 
 /// How long one thread may take to stop. Threads that wait inside the kernel for a message to be read do not stop at all.
@@ -72,20 +72,20 @@ impl Pause {
             return Ok(());
         }
         loop {
-            match wait(thread, Some(Duration::from_millis(STOP_MS_MAX))) {
-                Ok(WaitStatus::PtraceEvent(..)) => return Ok(()),
-                Ok(WaitStatus::Stopped(_, Signal::SIGSTOP)) => {
+            match wait_within(thread, Duration::from_millis(STOP_MS_MAX)) {
+                Ok(Stop::Event(_)) => return Ok(()),
+                Ok(Stop::Signal(libc::SIGSTOP)) => {
                     self.stop_pending = true;
-                    let _ = ptrace::cont(thread, None);
+                    let _ = go(thread, 0);
                 }
-                Ok(WaitStatus::Stopped(_, signal)) => {
-                    let _ = ptrace::cont(thread, signal);
+                Ok(Stop::Signal(signal)) => {
+                    let _ = go(thread, signal);
                 }
-                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
+                Ok(Stop::Ended) => {
                     self.stopped.pop();
                     return Ok(());
                 }
-                _ => return Err(busy),
+                Ok(Stop::SystemCall) | Err(_) => return Err(busy),
             }
         }
     }

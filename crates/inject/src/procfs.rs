@@ -160,12 +160,17 @@ pub(crate) fn is_continued(pid: u32) -> bool {
     process_status(pid).is_ok_and(|status| status.continue_pending)
 }
 
+/// State of a thread, one letter: R, S, D, T, t, Z, X. `None` if it has gone.
+pub(crate) fn state(thread: u32) -> Option<char> {
+    process_status(thread).ok().map(|status| status.state)
+}
+
 /// Whether the process was told to stop, by a signal or by job control.
 pub(crate) fn is_stopped(pid: u32) -> bool {
-    process_status(pid).is_ok_and(|status| status.state == 'T')
+    state(pid) == Some('T')
 }
 
 /// Whether a thread has ended and only waits to be collected.
 pub(crate) fn is_zombie(thread: u32) -> bool {
-    process_status(thread).is_ok_and(|status| status.state == 'Z')
+    state(thread) == Some('Z')
 }

@@ -6,7 +6,6 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use nix::sys::ptrace::{self, Options};
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use rackmem_uapi::resident::{RING_BYTES, SCRATCH_OFFSET, code};
 use rackmem_uapi::shared::SharedMemory;
@@ -14,7 +13,8 @@ use rustix::process::{Pid as RawPid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, p
 
 use crate::needs::{CLONE_FLAGS, CODE_BYTES, EXECUTABLE, PRIVATE, SOCKET_KIND, WRITABLE};
 use crate::resident::Resident;
-use crate::tracee::{At, Tracee, wait};
+use crate::stop::{Stop, go, wait};
+use crate::tracee::{At, Tracee};
 use crate::tracer::{self, Stopped};
 use crate::{InjectError, procfs};
 
@@ -62,21 +62,19 @@ impl Held {
 
 fn enter_at_exec(pid: u32) -> Result<(Resident, Tracee), InjectError> {
     let thread = Pid::from_raw(pid as i32);
-    let gone = |_| InjectError::Gone(pid);
     loop {
-        match wait(thread, None) {
-            Ok(WaitStatus::PtraceEvent(_, _, event)) if event == libc::PTRACE_EVENT_EXEC => break,
-            Ok(WaitStatus::PtraceEvent(..)) => ptrace::cont(thread, None),
-            Ok(WaitStatus::Stopped(_, signal)) => ptrace::cont(thread, signal),
-            _ => return Err(InjectError::Gone(pid)),
+        match wait(thread) {
+            Ok(Stop::Event(libc::PTRACE_EVENT_EXEC)) => break,
+            Ok(Stop::Event(_) | Stop::SystemCall) => go(thread, 0),
+            Ok(Stop::Signal(signal)) => go(thread, signal),
+            Ok(Stop::Ended) | Err(_) => return Err(InjectError::Gone(pid)),
         }
-        .map_err(gone)?;
+        .map_err(|_| InjectError::Gone(pid))?;
     }
     let since = Instant::now();
-    ptrace::syscall(thread, None).map_err(gone)?;
-    match wait(thread, None) {
-        Ok(WaitStatus::PtraceSyscall(_)) => {}
-        _ => return Err(InjectError::Gone(pid)),
+    ptrace::syscall(thread, None).map_err(|_| InjectError::Gone(pid))?;
+    if !matches!(wait(thread), Ok(Stop::SystemCall)) {
+        return Err(InjectError::Gone(pid));
     }
     enter(pid, Tracee::prepare(pid, thread, since, At::SystemCall)?)
 }

@@ -14,11 +14,11 @@ use nix::errno::Errno;
 use nix::libc::user_regs_struct;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rackmem_uapi::process::{set_signal_mask, signal_mask};
 
 use crate::restart::{self, Again};
+use crate::stop::{Stop, go, wait, wait_within};
 use crate::{InjectError, procfs, seccomp};
 
 /// How long one thread may take to stop. A thread that runs or sleeps stops within microseconds; one that waits for a
@@ -28,9 +28,8 @@ const STOP_MS_MAX: u64 = 200;
 /// How long all of them may take together.
 const STOP_ALL_MS_MAX: u64 = 600;
 
-/// How long one injected call may take: they take microseconds, and milliseconds where all CPUs are busy. Only a thread
-/// that is not let run (a frozen control group) takes longer.
-const CALL_MS_MAX: u64 = 2000;
+/// How long a thread that is ready to run, but not let because all CPUs are busy, may take to stop.
+const READY_MS_MAX: u64 = 5000;
 
 /// Code segment of 64-bit user code (`__USER_CS`, arch/x86/include/asm/segment.h). A 32-bit program cannot run our code.
 const CODE_SEGMENT_64: u64 = 0x33;
@@ -209,29 +208,27 @@ impl Tracee {
     }
 
     /// Lets the thread come to the stop that it was interrupted for. It has our registers: there is no limit.
-    fn wait_for_interrupt(&mut self) -> nix::Result<()> {
+    fn wait_for_interrupt(&mut self) -> io::Result<()> {
         // Fails if it does not stand at a system call but runs, or would if it were let.
-        let _ = ptrace::cont(self.thread, None);
+        let _ = go(self.thread, 0);
         loop {
-            match waitpid(self.thread, Some(WaitPidFlag::__WALL))? {
-                WaitStatus::PtraceEvent(..) => break,
-                status => self.pass(status)?,
+            match wait(self.thread)? {
+                Stop::Event(_) => break,
+                Stop::SystemCall => go(self.thread, 0)?,
+                Stop::Signal(signal) => {
+                    self.put_off(signal);
+                    go(self.thread, 0)?;
+                }
+                Stop::Ended => return Err(io::ErrorKind::NotFound.into()),
             }
         }
         self.at = At::Interrupt;
         Ok(())
     }
 
-    fn pass(&mut self, status: WaitStatus) -> nix::Result<()> {
-        match status {
-            WaitStatus::Stopped(_, signal) => {
-                // All others are blocked. The process stops when we have left.
-                self.stop_pending |= signal == Signal::SIGSTOP;
-                ptrace::cont(self.thread, None)
-            }
-            WaitStatus::PtraceSyscall(_) => ptrace::cont(self.thread, None),
-            _ => Err(Errno::ESRCH),
-        }
+    /// All signals but SIGSTOP are blocked. The process stops when we have left.
+    fn put_off(&mut self, signal: i32) {
+        self.stop_pending |= signal == libc::SIGSTOP;
     }
 
     fn run_to_syscall_stop(&mut self) -> Result<(), InjectError> {
@@ -241,14 +238,26 @@ impl Tracee {
             if ptrace::syscall(self.thread, None).is_err() {
                 return Err(gone);
             }
-            match wait(self.thread, Some(Duration::from_millis(CALL_MS_MAX))) {
-                Ok(WaitStatus::PtraceSyscall(_)) => return Ok(()),
-                Ok(WaitStatus::Stopped(_, Signal::SIGSTOP)) => self.stop_pending = true,
-                Ok(WaitStatus::Stopped(..) | WaitStatus::PtraceEvent(..)) => {}
+            match self.wait_while_it_runs() {
+                Ok(Stop::SystemCall) => return Ok(()),
+                Ok(Stop::Signal(signal)) => self.put_off(signal),
+                Ok(Stop::Event(_)) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     return Err(InjectError::Stopped(self.process));
                 }
-                _ => return Err(gone),
+                Ok(Stop::Ended) | Err(_) => return Err(gone),
+            }
+        }
+    }
+
+    /// Waits for the next stop. Fails if the thread sleeps instead, which no injected call does: its control group is frozen.
+    fn wait_while_it_runs(&self) -> io::Result<Stop> {
+        loop {
+            match wait_within(self.thread, Duration::from_millis(STOP_MS_MAX)) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::TimedOut
+                        && procfs::state(self.thread()) != Some('S') => {}
+                result => return result,
             }
         }
     }
@@ -282,34 +291,22 @@ pub(crate) fn go_on(thread: Pid, again: Again) {
     }
 }
 
-/// How long a stop is waited for before the CPU is given up: what one injected call takes when the thread has a CPU.
-const SPIN: Duration = Duration::from_micros(15);
-
-/// Waits for the next stop of `thread`; polls, because a stop is microseconds away and a blocking wait has no timeout.
-pub(crate) fn wait(thread: Pid, timeout: Option<Duration>) -> io::Result<WaitStatus> {
-    let Some(timeout) = timeout else {
-        return Ok(waitpid(thread, Some(WaitPidFlag::__WALL))?);
-    };
-    let begin = Instant::now();
-    loop {
-        match waitpid(thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG))? {
-            WaitStatus::StillAlive if begin.elapsed() > timeout => return Err(io::ErrorKind::TimedOut.into()),
-            WaitStatus::StillAlive if begin.elapsed() < SPIN => std::hint::spin_loop(),
-            // Not a yield: where all CPUs are busy, one who slept is let in first.
-            WaitStatus::StillAlive => std::thread::sleep(Duration::from_micros(20)),
-            status => return Ok(status),
-        }
-    }
-}
-
 /// Waits until an interrupt takes effect; signals that arrive first are delivered as if nobody had been there.
 fn wait_interrupted(thread: Pid) -> io::Result<()> {
+    let begin = Instant::now();
+    let is_ready = || procfs::state(thread.as_raw() as u32) == Some('R');
     loop {
-        match wait(thread, Some(Duration::from_millis(STOP_MS_MAX)))? {
-            WaitStatus::PtraceEvent(..) => return Ok(()),
-            WaitStatus::Stopped(_, signal) => ptrace::cont(thread, signal)?,
-            WaitStatus::PtraceSyscall(_) => ptrace::cont(thread, None)?,
-            _ => return Err(io::ErrorKind::NotFound.into()),
+        match wait_within(thread, Duration::from_millis(STOP_MS_MAX)) {
+            Ok(Stop::Event(_)) => return Ok(()),
+            Ok(Stop::Signal(signal)) => go(thread, signal)?,
+            Ok(Stop::SystemCall) => go(thread, 0)?,
+            Ok(Stop::Ended) => return Err(io::ErrorKind::NotFound.into()),
+            Err(error) => {
+                let is_late = begin.elapsed() > Duration::from_millis(READY_MS_MAX);
+                if is_late || error.kind() != io::ErrorKind::TimedOut || !is_ready() {
+                    return Err(error);
+                }
+            }
         }
     }
 }

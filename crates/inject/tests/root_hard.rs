@@ -172,6 +172,56 @@ fn root_a_process_that_was_told_to_stop_is_refused_at_once() {
     wait_until("it goes on", || process_status(pid).unwrap().state == 'S');
 }
 
+/// A control group of its own, of the kind that can be frozen; removed when dropped.
+struct Group(std::path::PathBuf);
+
+impl Group {
+    fn with(pid: u32) -> Self {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let mount = mounts
+            .lines()
+            .map(|line| line.split(' ').collect::<Vec<_>>())
+            .find(|words| words[2] == "cgroup2");
+        let place = mount.expect("cgroup2 is mounted")[1].to_owned();
+        let group = Self(std::path::Path::new(&place).join(format!("rackmem-test-{}", std::process::id())));
+        fs::create_dir(&group.0).unwrap();
+        fs::write(group.0.join("cgroup.procs"), pid.to_string()).unwrap();
+        group
+    }
+
+    fn freeze(&self, frozen: bool) {
+        fs::write(self.0.join("cgroup.freeze"), if frozen { "1" } else { "0" }).unwrap();
+        let events = || fs::read_to_string(self.0.join("cgroup.events")).unwrap();
+        wait_until("the group follows", || events().contains(if frozen { "frozen 1" } else { "frozen 0" }));
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let parent = self.0.parent().expect("it is in the mount").join("cgroup.procs");
+        for pid in fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default().lines() {
+            let _ = fs::write(&parent, pid);
+        }
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn root_a_frozen_process_is_refused_and_goes_on_as_it_was() {
+    let mut program = Program::python("import sys\nprint('ready')\nfor line in sys.stdin: print('alive')");
+    let pid = program.id();
+    let group = Group::with(pid);
+    group.freeze(true);
+    let begin = Instant::now();
+    let why = error(start(pid));
+    assert!(matches!(why, InjectError::Stopped(_) | InjectError::Busy(..)), "{why}");
+    assert!(begin.elapsed() < Duration::from_secs(2));
+    group.freeze(false);
+    program.say("?");
+    assert_eq!(program.line(), "alive");
+    dismiss(&enter(pid)).unwrap();
+}
+
 /// A filter as a Python list of (code, jt, jf, k), and what installs it.
 fn with_filter(body: &str) -> String {
     format!(

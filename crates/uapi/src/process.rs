@@ -32,6 +32,14 @@ pub fn set_signal_mask(thread: i32, mask: u64) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Lets a thread go on that the caller has stopped by ptrace, with `signal` delivered to it unless that is 0
+/// (`PTRACE_CONT`). Any signal, real-time ones as well.
+pub fn resume(thread: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: the request takes integers; the address is not used.
+    let result = unsafe { libc::ptrace(libc::PTRACE_CONT, thread, 0usize, signal as usize) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Instructions of a filter that the kernel accepts at most (`BPF_MAXINSNS`).
 const FILTER_LEN_MAX: usize = 4096;
 
