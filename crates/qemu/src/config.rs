@@ -47,7 +47,7 @@ pub struct MachineConfig {
     pub far_node: Option<FarNode>,
     /// A balloon, by which the guest gives memory back and tells how it fares.
     pub balloon: Option<Balloon>,
-    /// A virtio-serial port `org.rackmem.probe` with a Unix socket on our side.
+    /// A virtio-serial port `rackmem.probe` with a Unix socket on our side.
     pub probe: bool,
     /// How the guest is reached over the network.
     pub network: Network,

@@ -2,7 +2,7 @@
 //! belong into the sentence they are its `reason`, not the error's source: who prints the chain would say them twice.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A virtual machine cannot be started, reached or changed.
@@ -40,6 +40,9 @@ pub enum QemuError {
     /// This QEMU cannot do what was asked for.
     #[error("{} (version {version}) cannot {what}: {remedy}", program.display())]
     Unable { program: PathBuf, version: String, what: String, remedy: String },
+    /// It is there already.
+    #[error("virtual machine '{name}' runs already, as process {pid}: stop it first")]
+    AlreadyRuns { name: String, pid: u32 },
     /// QEMU ended at its start.
     #[error("QEMU did not start: {last_words}")]
     Start { last_words: String },
@@ -49,6 +52,9 @@ pub enum QemuError {
     /// The socket cannot be opened.
     #[error("the monitor at {} cannot be reached: {reason}", path.display())]
     Connect { path: PathBuf, reason: io::Error },
+    /// Someone else has the monitor.
+    #[error("the monitor at {place} did not greet within {} s: another client holds it, or QEMU is stopped; let that client go and try again", waited.as_secs())]
+    MonitorBusy { place: String, waited: Duration },
     /// The conversation was not one.
     #[error("the monitor at {place} does not speak QMP: {reason}")]
     Protocol { place: String, reason: String },
@@ -89,6 +95,10 @@ pub enum QemuError {
 impl QemuError {
     pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         move |reason| Self::System { what: what.into(), reason }
+    }
+
+    pub(crate) fn program(program: &Path, reason: io::Error) -> Self {
+        Self::Program { program: program.to_owned(), package: "qemu-system-x86", reason }
     }
 
     /// QEMU says that there is no such object, device or command: what was looked for is gone or was never there.

@@ -53,8 +53,10 @@ pub enum Event {
     },
     /// The guest's kernel panicked.
     GuestPanicked,
-    /// The driver lost this many events; look at the machine itself.
-    Missed(u64),
+    /// Its process is gone.
+    Ended,
+    /// Events were lost; look at the machine itself.
+    Missed,
     /// Any other.
     Other {
         /// QEMU's name of it.
@@ -73,11 +75,11 @@ impl Events {
         Self(receiver)
     }
 
-    /// The next event; nothing once the machine's monitor is gone. Can be dropped while it waits.
+    /// The next event; nothing once the driver is gone. Can be dropped while it waits.
     pub async fn next(&mut self) -> Option<Event> {
         match self.0.recv().await {
             Ok(event) => Some(event),
-            Err(RecvError::Lagged(count)) => Some(Event::Missed(count)),
+            Err(RecvError::Lagged(_)) => Some(Event::Missed),
             Err(RecvError::Closed) => None,
         }
     }

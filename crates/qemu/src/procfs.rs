@@ -49,6 +49,13 @@ pub(crate) fn has_argument(pid: u32, path: &Path) -> bool {
     line.split(|byte| *byte == 0).any(|argument| argument == wanted)
 }
 
+/// Processes that were started with `path` as one of their arguments.
+pub(crate) fn with_argument(path: &Path) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| has_argument(*pid, path)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

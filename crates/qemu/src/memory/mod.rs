@@ -16,10 +16,39 @@ pub(crate) use dimm::{plug as dimm_plug, unplug as dimm_unplug};
 pub(crate) use guest::{every as guest_every, read as guest};
 pub(crate) use state::read as state;
 
+use rackmem_types::Bytes;
 use serde_json::json;
 
 use crate::machine::answer;
 use crate::{Machine, QemuError, Result};
+
+/// Asks the balloon.
+pub(crate) async fn balloon_to<M: Machine + ?Sized>(machine: &M, size: Bytes) -> Result<()> {
+    match machine.execute("balloon", json!({ "value": size.0 })).await {
+        Err(QemuError::Refused { class, .. }) if class == "DeviceNotActive" => Err(QemuError::Missing {
+            what: "balloon".to_owned(),
+            remedy: "start it with one to change the memory it booted with".to_owned(),
+        }),
+        answered => answered.map(drop),
+    }
+}
+
+/// Asks a virtio-mem device.
+pub(crate) async fn virtio_mem_request<M: Machine + ?Sized>(
+    machine: &M,
+    device: &str,
+    size: Bytes,
+) -> Result<()> {
+    let path = format!("/machine/peripheral/{device}");
+    let order = json!({ "path": path, "property": "requested-size", "value": size.0 });
+    match machine.execute("qom-set", order).await {
+        Err(error) if error.is_not_found() => Err(QemuError::Missing {
+            what: format!("virtio-mem device '{device}'"),
+            remedy: "`query-memory-devices` lists those that it has".to_owned(),
+        }),
+        answered => answered.map(drop),
+    }
+}
 
 /// Where in the QEMU process a guest-physical address lies, by the human monitor, the only place that tells.
 pub(crate) async fn host_address<M: Machine + ?Sized>(machine: &M, guest_physical: u64) -> Result<u64> {
