@@ -13,6 +13,8 @@ pub mod auth;
 pub mod change;
 mod class;
 pub mod client;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 pub mod event;
 pub mod events;
