@@ -10,7 +10,7 @@ use rackmem_types::Bytes;
 
 use crate::order::{Order, Pattern, Request, Side};
 use crate::reply::{
-    Answer, Checked, Churned, Filled, Held, Info, Memory, OnePage, Outcome, Ready, Reply, Touched,
+    Answer, Checked, Churned, Filled, Held, Info, Memory, OnePage, Outcome, Ran, Ready, Reply, Touched,
 };
 use crate::{LINE_BYTES_MAX, ProbeError};
 
@@ -52,13 +52,13 @@ impl ProbeClient {
         let mut client = Self { stream, arrived: Vec::new(), next_id: first_id(), patience: PATIENCE, ready };
         while Instant::now() < deadline {
             client.patience = GREETING_EVERY.min(deadline.saturating_duration_since(Instant::now()));
-            match client.ask(Order::Hello) {
+            match client.ask(&Order::Hello) {
                 Ok(Answer::Ready(ready)) => {
                     client.ready = ready;
                     client.patience = PATIENCE;
                     return Ok(client);
                 }
-                Ok(answer) => return Err(unexpected(Order::Hello, &answer)),
+                Ok(answer) => return Err(unexpected(&Order::Hello, &answer)),
                 Err(ProbeError::Late { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -78,104 +78,114 @@ impl ProbeClient {
 
     /// What the guest sees.
     pub fn info(&mut self) -> Result<Info, ProbeError> {
-        match self.ask(Order::Info)? {
+        match self.ask(&Order::Info)? {
             Answer::Info(info) => Ok(*info),
-            answer => Err(unexpected(Order::Info, &answer)),
+            answer => Err(unexpected(&Order::Info, &answer)),
         }
     }
 
     /// Makes the probe hold `bytes` with the contents of `seed`, and nothing else.
     pub fn fill(&mut self, seed: u64, bytes: Bytes) -> Result<Filled, ProbeError> {
-        self.filled(Order::Fill { seed, bytes })
+        self.filled(&Order::Fill { seed, bytes })
     }
 
     /// Makes it hold `bytes` more.
     pub fn grow(&mut self, bytes: Bytes) -> Result<Filled, ProbeError> {
-        self.filled(Order::Grow(bytes))
+        self.filled(&Order::Grow(bytes))
     }
 
     /// Makes it give `bytes` back.
     pub fn shrink(&mut self, bytes: Bytes) -> Result<Held, ProbeError> {
-        self.held(Order::Shrink(bytes))
+        self.held(&Order::Shrink(bytes))
     }
 
     /// Makes it give everything back.
     pub fn release(&mut self) -> Result<Held, ProbeError> {
-        self.held(Order::Release)
+        self.held(&Order::Release)
     }
 
     /// Compares every word held; a wrong one is an error that says what was found where.
     pub fn check(&mut self) -> Result<Checked, ProbeError> {
-        match self.ask(Order::Check)? {
+        match self.ask(&Order::Check)? {
             Answer::Checked(checked) => Ok(checked),
-            answer => Err(unexpected(Order::Check, &answer)),
+            answer => Err(unexpected(&Order::Check, &answer)),
         }
     }
 
     /// Touches `pages` pages, so many of a hundred by writing them.
     pub fn touch(&mut self, pattern: Pattern, pages: u64, writes_percent: u8) -> Result<Touched, ProbeError> {
         let order = Order::Touch { pattern, pages, writes_percent };
-        match self.ask(order)? {
+        match self.ask(&order)? {
             Answer::Touched(touched) => Ok(touched),
-            answer => Err(unexpected(order, &answer)),
+            answer => Err(unexpected(&order, &answer)),
         }
     }
 
     /// Waits until the guest has so much memory, or so little.
     pub fn wait_total(&mut self, side: Side, bytes: Bytes, seconds: u32) -> Result<Memory, ProbeError> {
-        self.wait(Order::WaitMemory { available: false, side, bytes, seconds }, seconds)
+        self.wait(&Order::WaitMemory { available: false, side, bytes, seconds }, seconds)
     }
 
     /// Waits until the guest could give so much memory to programs, or so little.
     pub fn wait_available(&mut self, side: Side, bytes: Bytes, seconds: u32) -> Result<Memory, ProbeError> {
-        self.wait(Order::WaitMemory { available: true, side, bytes, seconds }, seconds)
+        self.wait(&Order::WaitMemory { available: true, side, bytes, seconds }, seconds)
     }
 
     /// Starts the check in the background.
     pub fn churn_start(&mut self, writes_percent: u8) -> Result<Churned, ProbeError> {
-        self.churned(Order::ChurnStart { writes_percent })
+        self.churned(&Order::ChurnStart { writes_percent })
     }
 
     /// How far the check in the background is; a wrong word that it met is an error.
     pub fn churn(&mut self) -> Result<Churned, ProbeError> {
-        self.churned(Order::Churn)
+        self.churned(&Order::Churn)
     }
 
     /// Ends the check in the background; a wrong word that it met is an error.
     pub fn churn_stop(&mut self) -> Result<Churned, ProbeError> {
-        self.churned(Order::ChurnStop)
+        self.churned(&Order::ChurnStop)
     }
 
     /// Makes the probe hold one page beside the others.
     pub fn page(&mut self) -> Result<OnePage, ProbeError> {
-        self.one_page(Order::Page)
+        self.one_page(&Order::Page)
     }
 
     /// Reads that page's first word.
     pub fn page_read(&mut self) -> Result<OnePage, ProbeError> {
-        self.one_page(Order::PageRead)
+        self.one_page(&Order::PageRead)
     }
 
     /// Writes that page's first word.
     pub fn page_write(&mut self, value: u64) -> Result<OnePage, ProbeError> {
-        self.one_page(Order::PageWrite(value))
+        self.one_page(&Order::PageWrite(value))
     }
 
     /// Gives that page back.
     pub fn page_release(&mut self) -> Result<(), ProbeError> {
-        self.done(Order::PageRelease)
+        self.done(&Order::PageRelease)
+    }
+
+    /// Gives `command` to the guest's shell and waits for its end. What it leaves running in the background must not keep its
+    /// output (`… >log 2>&1 &`).
+    pub fn run(&mut self, command: &str) -> Result<Ran, ProbeError> {
+        let order = Order::Run(command.to_owned());
+        match self.ask(&order)? {
+            Answer::Ran(ran) => Ok(ran),
+            answer => Err(unexpected(&order, &answer)),
+        }
     }
 
     /// Ends the guest. The answer comes before the end.
     pub fn power_off(mut self) -> Result<(), ProbeError> {
-        self.done(Order::PowerOff)
+        self.done(&Order::PowerOff)
     }
 
     /// Sends `order` and waits for what belongs to it.
-    pub fn ask(&mut self, order: Order) -> Result<Answer, ProbeError> {
+    pub fn ask(&mut self, order: &Order) -> Result<Answer, ProbeError> {
         let id = self.next_id;
         self.next_id += 1;
-        let line = format!("{}\n", Request { id: Some(id), order });
+        let line = format!("{}\n", Request { id: Some(id), order: order.clone() });
         let deadline = Instant::now() + self.patience;
         self.stream.write_all(line.as_bytes()).map_err(|source| broken(order, source))?;
         loop {
@@ -194,7 +204,7 @@ impl ProbeClient {
     }
 
     /// A probe that greets unasked, and is not the one that was spoken to, knows nothing of the order.
-    fn greeted(&mut self, order: Order, reply: &Reply) -> Result<(), ProbeError> {
+    fn greeted(&mut self, order: &Order, reply: &Reply) -> Result<(), ProbeError> {
         let known = self.ready.run;
         match &reply.outcome {
             Outcome::Answer(Answer::Ready(ready))
@@ -207,7 +217,7 @@ impl ProbeClient {
         }
     }
 
-    fn line(&mut self, order: Order, deadline: Instant) -> Result<Vec<u8>, ProbeError> {
+    fn line(&mut self, order: &Order, deadline: Instant) -> Result<Vec<u8>, ProbeError> {
         let mut piece = [0; 4096];
         loop {
             if let Some(end) = self.arrived.iter().position(|byte| *byte == b'\n') {
@@ -232,21 +242,21 @@ impl ProbeClient {
         }
     }
 
-    fn filled(&mut self, order: Order) -> Result<Filled, ProbeError> {
+    fn filled(&mut self, order: &Order) -> Result<Filled, ProbeError> {
         match self.ask(order)? {
             Answer::Filled(filled) => Ok(filled),
             answer => Err(unexpected(order, &answer)),
         }
     }
 
-    fn held(&mut self, order: Order) -> Result<Held, ProbeError> {
+    fn held(&mut self, order: &Order) -> Result<Held, ProbeError> {
         match self.ask(order)? {
             Answer::Held(held) => Ok(held),
             answer => Err(unexpected(order, &answer)),
         }
     }
 
-    fn wait(&mut self, order: Order, seconds: u32) -> Result<Memory, ProbeError> {
+    fn wait(&mut self, order: &Order, seconds: u32) -> Result<Memory, ProbeError> {
         let usual = self.patience;
         self.patience = Duration::from_secs(seconds.into()) + WAIT_MARGIN;
         let answer = self.ask(order);
@@ -257,21 +267,21 @@ impl ProbeClient {
         }
     }
 
-    fn churned(&mut self, order: Order) -> Result<Churned, ProbeError> {
+    fn churned(&mut self, order: &Order) -> Result<Churned, ProbeError> {
         match self.ask(order)? {
             Answer::Churned(churned) => Ok(churned),
             answer => Err(unexpected(order, &answer)),
         }
     }
 
-    fn one_page(&mut self, order: Order) -> Result<OnePage, ProbeError> {
+    fn one_page(&mut self, order: &Order) -> Result<OnePage, ProbeError> {
         match self.ask(order)? {
             Answer::Page(page) => Ok(page),
             answer => Err(unexpected(order, &answer)),
         }
     }
 
-    fn done(&mut self, order: Order) -> Result<(), ProbeError> {
+    fn done(&mut self, order: &Order) -> Result<(), ProbeError> {
         match self.ask(order)? {
             Answer::Done => Ok(()),
             answer => Err(unexpected(order, &answer)),
@@ -286,10 +296,10 @@ fn first_id() -> u64 {
     u64::try_from(now.as_micros()).unwrap_or_default()
 }
 
-fn broken(order: Order, source: io::Error) -> ProbeError {
+fn broken(order: &Order, source: io::Error) -> ProbeError {
     ProbeError::Broken { order: order.to_string(), source }
 }
 
-fn unexpected(order: Order, answer: &Answer) -> ProbeError {
+fn unexpected(order: &Order, answer: &Answer) -> ProbeError {
     ProbeError::UnexpectedAnswer { order: order.to_string(), answer: format!("{answer:?}") }
 }

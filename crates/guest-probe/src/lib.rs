@@ -16,8 +16,8 @@ pub use error::ProbeError;
 pub use files::GuestFiles;
 pub use order::{Order, Pattern, Request, Side};
 pub use reply::{
-    Answer, Checked, Churned, Filled, Held, Info, Memory, MemoryBlocks, Node, OnePage, Outcome, Ready, Reply,
-    Touched, VirtioDevice,
+    Answer, Checked, Churned, Filled, Held, Info, Memory, MemoryBlocks, Node, OnePage, Outcome, Ran, Ready,
+    Reply, Touched, VirtioDevice,
 };
 
 /// Name of the virtio-serial port on which the probe listens.

@@ -8,7 +8,7 @@ use rackmem_types::Bytes;
 use crate::ProbeError;
 
 /// What the probe is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// `hello`: say that you are there.
     Hello,
@@ -66,6 +66,8 @@ pub enum Order {
     PageWrite(u64),
     /// `page release`: give it back.
     PageRelease,
+    /// `run COMMAND`: give the rest of the line to the guest's shell, and say what came of it.
+    Run(String),
     /// `poweroff`: end the guest.
     PowerOff,
 }
@@ -89,7 +91,7 @@ pub enum Side {
 }
 
 /// An order with the number that its reply carries: `#12 check`. Without a number it is a person's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Chosen by who asks.
     pub id: Option<u64>,
@@ -153,6 +155,7 @@ impl fmt::Display for Order {
             Self::PageRead => write!(f, "page read"),
             Self::PageWrite(value) => write!(f, "page write {value}"),
             Self::PageRelease => write!(f, "page release"),
+            Self::Run(command) => write!(f, "run {command}"),
             Self::PowerOff => write!(f, "poweroff"),
         }
     }
@@ -162,6 +165,11 @@ impl FromStr for Order {
     type Err = ProbeError;
 
     fn from_str(line: &str) -> Result<Self, ProbeError> {
+        if let Some((_, command)) =
+            line.trim().split_once(char::is_whitespace).filter(|(word, _)| *word == "run")
+        {
+            return Ok(Self::Run(command.trim().to_owned()));
+        }
         let mut words = Words(line.split_whitespace());
         let order = words.order(line)?;
         match words.0.next() {
@@ -209,6 +217,7 @@ impl Words<'_> {
                 Some("release") => Order::PageRelease,
                 Some(_) => return Err(unknown()),
             },
+            "run" => return Err(ProbeError::MissingWord("COMMAND")),
             "poweroff" => Order::PowerOff,
             _ => return Err(unknown()),
         };
@@ -296,13 +305,14 @@ mod tests {
             ),
             (0u8..=100).prop_map(|writes_percent| Order::ChurnStart { writes_percent }),
             any::<u64>().prop_map(Order::PageWrite),
+            "[!-~]([ -~]{0,30}[!-~])?".prop_map(Order::Run),
         ]
     }
 
     proptest! {
         #[test]
         fn every_order_is_read_back(id in any::<Option<u64>>(), order in order()) {
-            let (read_id, read_order) = Request::read(&Request { id, order }.to_string());
+            let (read_id, read_order) = Request::read(&Request { id, order: order.clone() }.to_string());
             prop_assert_eq!(read_id, id);
             prop_assert_eq!(read_order.unwrap(), order);
         }
@@ -327,6 +337,7 @@ mod tests {
             ("", "an order is missing: send one, for example `info`"),
             ("fil 7 64MiB", "`fil 7 64MiB` is no order: docs/test-guests.md lists them"),
             ("fill", "the order ends where SEED is expected"),
+            ("run", "the order ends where COMMAND is expected"),
             ("fill x 64MiB", "'x' is not a number that can stand for SEED"),
             (
                 "fill 7 1.5GiB",

@@ -10,6 +10,8 @@ use rackmem_types::Bytes;
 pub(crate) enum Refusal {
     #[error(transparent)]
     Order(#[from] ProbeError),
+    #[error("{0}")]
+    Usage(&'static str),
     #[error("nothing is held: order `fill SEED BYTES` first")]
     NothingHeld,
     #[error("only {held} is held, {asked} cannot be given back")]

@@ -46,6 +46,8 @@ pub enum Answer {
     Churned(Churned),
     /// To the orders of `page`.
     Page(OnePage),
+    /// To `run`.
+    Ran(Ran),
     /// To `page release` and `poweroff`.
     Done,
 }
@@ -194,6 +196,17 @@ pub struct OnePage {
     /// Its first word, if it was read or written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<u64>,
+}
+
+/// A command of the guest's shell came to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ran {
+    /// Its exit status; none if a signal ended it.
+    pub status: Option<i32>,
+    /// The end of what it wrote to its standard output.
+    pub output: String,
+    /// The end of what it wrote to its standard error.
+    pub errors: String,
 }
 
 #[cfg(test)]

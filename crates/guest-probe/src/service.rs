@@ -17,6 +17,7 @@ use crate::line::Line;
 use crate::memory::{Held, micros, touch_many};
 use crate::page::Page;
 use crate::refusal::Refusal;
+use crate::shell;
 
 /// How often an awaited size is looked at. Looking takes some 20 µs.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -51,10 +52,9 @@ impl Service {
         line.send(&Reply { id: None, outcome: Outcome::Answer(Answer::Ready(ready)) })?;
         while let Some(text) = self.next_line(&lines) {
             let (id, order) = Request::read(&text);
-            let result = order.map_err(Refusal::from).and_then(|order| Ok((order, self.execute(order)?)));
-            let power_off = matches!(result, Ok((Order::PowerOff, _)));
-            let outcome = match result {
-                Ok((_, answer)) => Outcome::Answer(answer),
+            let power_off = matches!(order, Ok(Order::PowerOff));
+            let outcome = match order.map_err(Refusal::from).and_then(|order| self.execute(order)) {
+                Ok(answer) => Outcome::Answer(answer),
                 Err(refusal) => Outcome::Error(refusal.to_string()),
             };
             line.send(&Reply { id, outcome })?;
@@ -139,6 +139,7 @@ impl Service {
                 self.page.take().ok_or(Refusal::NoPage)?;
                 Ok(Answer::Done)
             }
+            Order::Run(command) => Ok(Answer::Ran(shell::run(&command)?)),
             Order::PowerOff => Ok(Answer::Done),
         }
     }
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn growing_while_it_churns_keeps_everything_right() {
+    fn growing_between_two_checks_keeps_everything_right() {
         let mut service = service();
         service.execute("churn start writes 30".parse().unwrap()).unwrap();
         for order in ["grow 6MiB", "shrink 2MiB", "shrink 6MiB", "grow 2MiB"] {

@@ -5,6 +5,7 @@ mod cpio;
 mod initramfs;
 mod modules;
 mod package;
+mod rig;
 
 use std::env;
 use std::fs;
@@ -42,6 +43,9 @@ pub(crate) struct Options {
     /// A kernel package of Debian's form to take instead of the distribution's
     #[arg(long, value_name = "FILE.deb")]
     kernel_package: Option<PathBuf>,
+    /// Also build the machine in which QEMU has KVM, with this `rackmem` program in it
+    #[arg(long, value_name = "RACKMEM")]
+    kvm_rig: Option<PathBuf>,
 }
 
 /// Builds the guest's kernel and initramfs into `guest` in the target directory.
@@ -52,11 +56,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let package = kernel_package(&place, &cache, options)?;
     let image = only_entry(&package.join("boot"), "vmlinuz-")?;
     let modules = only_entry(&package.join("lib/modules"), "")?;
-    let modules = modules::closure(&modules.join("kernel"), &MODULES)?;
+    let modules = modules.join("kernel");
     let busybox = package::unpacked(&cache, BUSYBOX)?.join("bin/busybox");
-    let initramfs = initramfs::archive(&busybox, &probe()?, &modules)?;
+    let probe = probe()?;
+    let initrd = |wanted: &[&str]| initramfs::archive(&busybox, &probe, &modules::closure(&modules, wanted)?);
+    let guest = initrd(&MODULES)?;
+    if let Some(rackmem) = &options.kvm_rig {
+        let mut outer = initrd(&[&MODULES[..], &rig::MODULES].concat())?;
+        outer.extend(rig::archive(rackmem, &image, &guest)?);
+        appear(&place.join("kvm-rig"), &outer)?;
+    }
     appear(&place.join("kernel"), &fs::read(&image)?)?;
-    appear(&place.join("initrd"), &initramfs)?;
+    appear(&place.join("initrd"), &guest)?;
     eprintln!("{} and initrd are ready ({})", place.join("kernel").display(), file_name(&image));
     Ok(())
 }
