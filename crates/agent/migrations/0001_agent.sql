@@ -8,31 +8,34 @@ INSERT INTO generation VALUES (1, 0);
 
 -- A VM that this agent made, or a foreign one that it attached far memory to.
 CREATE TABLE vms (
-    name       TEXT PRIMARY KEY,
-    id         TEXT NOT NULL UNIQUE,
-    spec       TEXT NOT NULL,               -- JSON: vm::Spec
-    process    TEXT,                        -- JSON: process id and start time; null while it does not run
-    created_ms INTEGER NOT NULL
-) STRICT;
+    name   TEXT PRIMARY KEY,
+    record TEXT NOT NULL                    -- JSON: VmRecord
+) STRICT, WITHOUT ROWID;
 
 -- Physical attachments: entries of the RMC (D4.1 §4), and the VM that has them logically.
 CREATE TABLE attachments (
-    id    TEXT PRIMARY KEY,
-    entry TEXT NOT NULL,                    -- JSON
-    vm    TEXT REFERENCES vms (name)
-) STRICT;
+    id         TEXT PRIMARY KEY,
+    entry      TEXT NOT NULL,               -- JSON: Attachment of the API
+    vm         TEXT REFERENCES vms (name),
+    created_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE operations (
-    id         TEXT PRIMARY KEY,
-    kind       TEXT NOT NULL,
-    target     TEXT NOT NULL,
-    work       TEXT NOT NULL,               -- JSON: what is to be done
-    state      TEXT NOT NULL CHECK (state IN ('running', 'done', 'failed', 'cancelled')),
-    step       TEXT NOT NULL,
-    progress   REAL NOT NULL,
-    error      TEXT,
-    created_ms INTEGER NOT NULL,
-    updated_ms INTEGER NOT NULL
+    id              TEXT PRIMARY KEY,
+    kind            TEXT NOT NULL,
+    target          TEXT NOT NULL,
+    work            TEXT NOT NULL,          -- JSON: what is to be done
+    state           TEXT NOT NULL CHECK (state IN ('running', 'done', 'failed', 'cancelled')),
+    step            TEXT,
+    progress        REAL NOT NULL,
+    error           TEXT,                   -- JSON: Problem of the API
+    note            TEXT,
+    generation      INTEGER NOT NULL,
+    by              TEXT NOT NULL,
+    idempotency_key TEXT UNIQUE,
+    fingerprint     INTEGER,                -- of the request that came with the key
+    created_ms      INTEGER NOT NULL,
+    updated_ms      INTEGER NOT NULL
 ) STRICT;
 -- Two operations on one VM at a time would undo each other.
 CREATE UNIQUE INDEX one_operation_per_target ON operations (target) WHERE state = 'running';
@@ -40,22 +43,17 @@ CREATE INDEX operations_by_age ON operations (created_ms);
 
 -- The journal: from these an operation goes on after its agent died.
 CREATE TABLE records (
+    sequence  INTEGER PRIMARY KEY,
     operation TEXT NOT NULL REFERENCES operations (id) ON DELETE CASCADE,
-    sequence  INTEGER NOT NULL,
-    record    TEXT NOT NULL,                -- JSON: operation::Record
-    at_ms     INTEGER NOT NULL,
-    PRIMARY KEY (operation, sequence)
-) STRICT, WITHOUT ROWID;
+    record    TEXT NOT NULL                 -- JSON: operation::Record
+) STRICT;
+CREATE INDEX records_by_operation ON records (operation);
 
 CREATE TABLE events (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    at_ms    INTEGER NOT NULL,
-    event    TEXT NOT NULL                  -- JSON
-) STRICT;
-
-CREATE TABLE idempotency_keys (
-    key        TEXT PRIMARY KEY,
-    request    TEXT NOT NULL,               -- what the key was used for: method, path and body, hashed
-    answer     TEXT NOT NULL,               -- JSON: what was answered
-    created_ms INTEGER NOT NULL
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_ms  INTEGER NOT NULL,
+    kind   TEXT NOT NULL,
+    target TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    operation TEXT                          -- JSON: Operation of the API
 ) STRICT;

@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use rackmem_api::Problem;
 use serde::{Deserialize, Serialize};
 
 /// Something that happened to an operation, as it is written down.
@@ -22,13 +23,15 @@ pub enum Record {
     Done {
         /// Its index.
         step: usize,
+        /// What is to be known of it, for the user.
+        note: Option<String>,
     },
     /// Step `step` cannot be done.
     Failed {
         /// Its index.
         step: usize,
         /// The reason, for the user.
-        error: String,
+        error: Problem,
     },
     /// Somebody wants it to stop.
     CancelAsked,
@@ -56,13 +59,14 @@ pub enum End {
     /// All steps are done.
     Done,
     /// A step failed; what was done before it is taken back, where it can be.
-    Failed(String),
+    Failed(Problem),
     /// It was cancelled; what was done is taken back, where it can be.
     Cancelled,
 }
 
 /// What becomes of the steps that are done when an operation fails or is cancelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnFailure {
     /// They are taken back, last first: a VM that is half made is no VM.
     Undo,
@@ -75,7 +79,8 @@ pub enum OnFailure {
 pub struct Journal {
     steps: Vec<StepState>,
     on_failure: OnFailure,
-    error: Option<String>,
+    error: Option<Problem>,
+    notes: Vec<String>,
     is_cancelled: bool,
 }
 
@@ -89,7 +94,7 @@ enum StepState {
 impl Journal {
     /// An operation of so many steps, none begun.
     pub fn new(steps: usize, on_failure: OnFailure) -> Self {
-        Self { steps: vec![StepState::Waiting; steps], on_failure, error: None, is_cancelled: false }
+        Self { steps: vec![StepState::Waiting; steps], on_failure, error: None, notes: Vec::new(), is_cancelled: false }
     }
 
     /// The state after `records`.
@@ -112,21 +117,26 @@ impl Journal {
         };
         match record {
             Record::Begun { step } => set(*step, StepState::Begun),
-            Record::Done { step } => set(*step, StepState::Done),
+            Record::Done { step, note } => {
+                set(*step, StepState::Done);
+                self.notes.extend(note.clone());
+            }
             Record::Undone { step } => set(*step, StepState::Waiting),
             Record::Failed { error, .. } => {
                 self.error.get_or_insert_with(|| error.clone());
             }
-            // Once all is done there is nothing to cancel.
-            Record::CancelAsked => self.is_cancelled |= !self.is_complete(),
+            Record::CancelAsked => self.is_cancelled = true,
         }
     }
 
     /// What is to be done next.
     pub fn next(&self) -> Next {
-        if self.error.is_none() && !self.is_cancelled {
-            let open = self.steps.iter().position(|state| *state != StepState::Done);
-            return open.map_or(Next::End(End::Done), Next::Do);
+        let open = self.steps.iter().position(|state| *state != StepState::Done);
+        match open {
+            // Also if it was cancelled when all was done: that came too late.
+            None => return Next::End(End::Done),
+            Some(step) if self.error.is_none() && !self.is_cancelled => return Next::Do(step),
+            Some(_) => {}
         }
         if self.on_failure == OnFailure::Undo
             && let Some(last) = self.steps.iter().rposition(|state| *state != StepState::Waiting)
@@ -136,9 +146,14 @@ impl Journal {
         Next::End(self.error.clone().map_or(End::Cancelled, End::Failed))
     }
 
-    /// Whether every step is done.
-    pub fn is_complete(&self) -> bool {
-        self.steps.iter().all(|state| *state == StepState::Done)
+    /// What is to be known of the steps that are done, in one text.
+    pub fn note(&self) -> Option<String> {
+        (!self.notes.is_empty()).then(|| self.notes.join("; "))
+    }
+
+    /// Whether somebody wants it to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.is_cancelled
     }
 
     /// Whether it is on its way back.

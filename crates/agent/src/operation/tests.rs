@@ -1,6 +1,11 @@
 use proptest::prelude::*;
+use rackmem_api::problem::ProblemType;
 
 use super::*;
+
+fn problem(detail: &str) -> Problem {
+    Problem::new(ProblemType::Backend, detail)
+}
 
 /// A world in which each step has one effect, and the agent that works in it and can die at any moment.
 struct World {
@@ -37,10 +42,10 @@ impl World {
                 Next::Do(step) => {
                     self.write(&mut journal, Record::Begun { step }, &mut lives).then_some(())?;
                     let record = if self.fails_at == Some(step) {
-                        Record::Failed { step, error: "no".to_owned() }
+                        Record::Failed { step, error: problem("no") }
                     } else {
                         self.effects[step] = true;
-                        Record::Done { step }
+                        Record::Done { step, note: None }
                     };
                     self.write(&mut journal, record, &mut lives).then_some(())?;
                 }
@@ -59,9 +64,9 @@ fn a_failure_takes_back_what_was_done_last_first() {
     let mut journal = Journal::new(3, OnFailure::Undo);
     for record in [
         Record::Begun { step: 0 },
-        Record::Done { step: 0 },
+        Record::Done { step: 0, note: None },
         Record::Begun { step: 1 },
-        Record::Failed { step: 1, error: "the disk is full".to_owned() },
+        Record::Failed { step: 1, error: problem("the disk is full") },
     ] {
         journal.apply(&record);
     }
@@ -70,19 +75,19 @@ fn a_failure_takes_back_what_was_done_last_first() {
     journal.apply(&Record::Undone { step: 1 });
     assert_eq!(journal.next(), Next::Undo(0));
     journal.apply(&Record::Undone { step: 0 });
-    assert_eq!(journal.next(), Next::End(End::Failed("the disk is full".to_owned())));
+    assert_eq!(journal.next(), Next::End(End::Failed(problem("the disk is full"))));
 }
 
 #[test]
 fn a_cancel_that_comes_too_late_changes_nothing() {
-    let mut journal = Journal::replay(1, OnFailure::Undo, &[Record::Begun { step: 0 }, Record::Done { step: 0 }]);
+    let mut journal = Journal::replay(1, OnFailure::Undo, &[Record::Begun { step: 0 }, Record::Done { step: 0, note: None }]);
     journal.apply(&Record::CancelAsked);
     assert_eq!(journal.next(), Next::End(End::Done));
 }
 
 #[test]
 fn records_of_unknown_steps_are_ignored() {
-    let journal = Journal::replay(1, OnFailure::Keep, &[Record::Done { step: 7 }]);
+    let journal = Journal::replay(1, OnFailure::Keep, &[Record::Done { step: 7, note: None }]);
     assert_eq!(journal.next(), Next::Do(0));
     assert!(journal.progress() < f64::EPSILON);
 }

@@ -4,20 +4,17 @@
 //! was faster; others read. It keeps what the machine cannot tell and never what it can: whether a VM runs is asked of
 //! the kernel. A second agent on the same directory is refused.
 
+mod accept;
 mod attachments;
 mod events;
-mod generation;
-mod idempotency;
 mod operations;
 #[cfg(test)]
 mod tests;
 mod vms;
 
-pub use attachments::AttachmentRow;
-pub use events::EventRow;
-pub use idempotency::Claim;
-pub use operations::{OperationRow, OperationState};
-pub use vms::VmRow;
+pub(crate) use accept::{Effect, NewOperation};
+pub(crate) use attachments::AttachmentRow;
+pub(crate) use operations::{Ending, OpenOperation, Progress};
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
@@ -25,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rackmem_api::{Generation, Problem};
 use rustix::fs::FlockOperation;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -41,23 +39,23 @@ const READERS: u32 = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The directory cannot be made or locked.
-    #[error("cannot use the state directory {path}: {source}")]
+    #[error("cannot use the state directory {}: {reason}", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
         /// What the kernel said.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Another agent uses the directory.
-    #[error("another agent uses the state directory {0}: end it first, or give this one another --state")]
+    #[error("another agent uses the state directory {}: end it first, or give this one another --state", .0.display())]
     InUse(PathBuf),
     /// The tables are of another version.
-    #[error("the state in {path} is not this version's: {source}")]
+    #[error("the state in {} is not this version's: {reason}", path.display())]
     Migration {
         /// The file.
         path: PathBuf,
         /// What does not fit.
-        source: sqlx::migrate::MigrateError,
+        reason: sqlx::migrate::MigrateError,
     },
     /// SQLite refuses.
     #[error("the agent's store does not work: {0}; is the disk full?")]
@@ -65,6 +63,15 @@ pub enum StoreError {
     /// A row cannot be understood.
     #[error("a row of the agent's store cannot be read: {0}")]
     Row(#[from] serde_json::Error),
+    /// What is asked for contradicts what is there; nothing was changed.
+    #[error("{0}")]
+    Refused(Box<Problem>),
+}
+
+impl From<Problem> for StoreError {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(Box::new(problem))
+    }
 }
 
 /// The store of one agent.
@@ -87,13 +94,19 @@ impl Store {
             .foreign_keys(true)
             .busy_timeout(BUSY_MAX)
             .journal_mode(SqliteJournalMode::Wal)
-            // A record that was answered for must be there after a power cut too.
+            // What was answered for must be there after a power cut too.
             .synchronous(SqliteSynchronous::Full);
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        sqlx::migrate!().run(&writer).await.map_err(|source| StoreError::Migration { path, source })?;
+        sqlx::migrate!().run(&writer).await.map_err(|reason| StoreError::Migration { path, reason })?;
         let readers =
             SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
         Ok(Self { writer, readers, _lock: Arc::new(lock) })
+    }
+
+    /// The highest generation seen.
+    pub async fn generation(&self) -> Result<Generation, StoreError> {
+        let highest: i64 = sqlx::query_scalar("SELECT highest FROM generation").fetch_one(&self.readers).await?;
+        Ok(Generation(highest.cast_unsigned()))
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
@@ -102,7 +115,7 @@ impl Store {
 }
 
 fn lock(directory: &Path) -> Result<File, StoreError> {
-    let failed = |source| StoreError::Directory { path: directory.to_owned(), source };
+    let failed = |reason| StoreError::Directory { path: directory.to_owned(), reason };
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
     let file = File::create(directory.join("lock")).map_err(failed)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -112,10 +125,15 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// The time that rows carry.
-pub fn now_ms() -> i64 {
+/// The time that rows carry: milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// SQLite has signed numbers only; none of ours comes near the end of them.
+fn to_sql(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<String, StoreError> {
