@@ -130,7 +130,7 @@ impl SimAgent {
         for event in std::mem::take(&mut brick.happened) {
             self.inner.log.publish(|id| Event { id, ..event });
         }
-        let waits = brick.operations.next_due().is_some();
+        let waits = brick.next_due().is_some();
         drop(brick);
         if waits {
             self.drive();
@@ -188,7 +188,7 @@ impl SimAgent {
     }
 
     fn next_due(&self) -> Option<u64> {
-        self.inner.lock().operations.next_due()
+        self.inner.lock().next_due()
     }
 }
 

@@ -29,38 +29,38 @@ impl IntoResponse for Accepted {
 pub(crate) enum ChangeAnswers {
     /// Accepted: the operation that does it.
     #[response(status = 202, headers(("location" = String, description = "Where the operation can be watched.")))]
-    Accepted(#[to_schema] Operation),
+    Accepted(Operation),
     /// The request cannot be read.
     #[response(status = 400, content_type = "application/problem+json")]
-    Malformed(#[to_schema] Problem),
+    Malformed(Problem),
     /// Who asks is not known.
     #[response(status = 401, content_type = "application/problem+json")]
-    Unauthenticated(#[to_schema] Problem),
+    Unauthenticated(Problem),
     /// Who asks may not do this.
     #[response(status = 403, content_type = "application/problem+json")]
-    Forbidden(#[to_schema] Problem),
+    Forbidden(Problem),
     /// There is no such thing.
     #[response(status = 404, content_type = "application/problem+json")]
-    NotFound(#[to_schema] Problem),
+    NotFound(Problem),
     /// It cannot be done now: it exists, is in use, is being changed, is in the wrong state, or there is not enough.
     #[response(status = 409, content_type = "application/problem+json")]
-    Conflict(#[to_schema] Problem),
+    Conflict(Problem),
     /// The generation is too old.
     #[response(status = 412, content_type = "application/problem+json")]
-    StaleGeneration(#[to_schema] Problem),
+    StaleGeneration(Problem),
     /// The body is too large.
     #[response(status = 413, content_type = "application/problem+json")]
-    TooLarge(#[to_schema] Problem),
+    TooLarge(Problem),
     /// The body is not JSON.
     #[response(status = 415, content_type = "application/problem+json")]
-    MediaType(#[to_schema] Problem),
+    MediaType(Problem),
     /// What is asked for makes no sense.
     #[response(status = 422, content_type = "application/problem+json")]
-    Invalid(#[to_schema] Problem),
+    Invalid(Problem),
     /// The generation is missing.
     #[response(status = 428, content_type = "application/problem+json")]
-    GenerationRequired(#[to_schema] Problem),
+    GenerationRequired(Problem),
     /// Any other problem; `type` and `detail` tell.
     #[response(status = "default", content_type = "application/problem+json")]
-    Other(#[to_schema] Problem),
+    Other(Problem),
 }

@@ -25,22 +25,15 @@ impl Brick {
                 need.local
             ));
         }
-        if attachments.is_empty() {
-            let free = left(self.config.far, self.promised_far(Some(name)));
-            if need.far > free {
-                return lacking(format!(
-                    "'{name}' needs {} of far memory and the memory servers have {free} left: attach more",
-                    need.far
-                ));
-            }
-        } else {
-            let there = self.attached(attachments);
-            if need.far > there {
-                return lacking(format!(
-                    "'{name}' needs {} of far memory and its attachments are {there}: attach more first",
-                    need.far
-                ));
-            }
+        let beyond = self.beyond(need.far, attachments);
+        let free = left(self.config.far, self.promised_far(Some(name)));
+        if beyond > free {
+            return lacking(format!(
+                "'{name}' needs {} of far memory: its attachments have {}, and the brick's memory servers have \
+                 {free} left: attach more first",
+                need.far,
+                self.attached(attachments)
+            ));
         }
         Ok(())
     }

@@ -6,10 +6,15 @@ use rackmem_types::Bytes;
 
 use super::Brick;
 use super::command::Command;
+use super::plan::reachable;
 use super::vm::SimVm;
 
 /// Decisions that are kept of a machine.
 const DECISIONS_KEPT: usize = 16;
+
+/// Time from one decision to the next: a guest needs some to use what it got, and a resize that fails is not repeated
+/// without end.
+const PAUSE_MS: u64 = 1000;
 
 /// Memory is changed in blocks of virtio-mem.
 const BLOCK: u64 = 2 << 20;
@@ -26,10 +31,20 @@ impl Brick {
         Ok(())
     }
 
+    /// When a guest that needs another size will be attended to.
+    pub(super) fn next_decision(&self) -> Option<u64> {
+        let idle = |vm: &&SimVm| self.operations.changing_vm(&vm.name).is_none();
+        let feasible =
+            |vm: &&SimVm| wanted(vm).is_some_and(|to| self.check_resize(&vm.name, request(to)).is_ok());
+        self.vms.values().filter(idle).filter(feasible).map(ready_ms).min()
+    }
+
     /// Begins at most one resize that a guest needs; whether it did.
     pub(super) fn follow_needs(&mut self, now: u64) -> bool {
         let idle = |vm: &&SimVm| self.operations.changing_vm(&vm.name).is_none();
-        let wanting = self.vms.values().filter(idle).filter_map(|vm| Some((vm.name.clone(), wanted(vm)?)));
+        let ready = |vm: &&SimVm| ready_ms(vm) <= now;
+        let followed = self.vms.values().filter(idle).filter(ready);
+        let wanting = followed.filter_map(|vm| Some((vm.name.clone(), wanted(vm)?)));
         let feasible = |(name, to): &(VmName, Bytes)| self.check_resize(name, request(*to)).is_ok();
         let Some((name, to)) = wanting.collect::<Vec<_>>().into_iter().find(feasible) else { return false };
         let Some(vm) = self.vms.get_mut(&name) else { return false };
@@ -48,6 +63,12 @@ impl Brick {
     }
 }
 
+/// When the next decision may be made.
+fn ready_ms(vm: &SimVm) -> u64 {
+    let last = vm.elastic.as_ref().and_then(|elastic| elastic.decisions.last());
+    last.map_or(0, |last| last.at_ms + PAUSE_MS)
+}
+
 fn request(to: Bytes) -> ResizeRequest {
     ResizeRequest { memory: Some(to), ..ResizeRequest::default() }
 }
@@ -59,6 +80,6 @@ fn wanted(vm: &SimVm) -> Option<Bytes> {
     let ideal = Bytes((vm.used.0 + vm.used.0 / 2).next_multiple_of(BLOCK)).clamp(bounds.min, bounds.max);
     let outside = size < bounds.min || size > bounds.max;
     let tight = free < size.0 / 8 && ideal > size;
-    let roomy = free > size.0 / 2 && ideal < super::plan::reachable(vm, ideal).max(size);
-    ((outside || tight || roomy) && super::plan::reachable(vm, ideal) != size).then_some(ideal)
+    let roomy = free > size.0 / 2 && ideal < size;
+    ((outside || tight || roomy) && reachable(vm, ideal) != size).then_some(ideal)
 }

@@ -85,8 +85,17 @@ impl Brick {
 
     /// Memory of the agent's own memory servers that is promised to all machines but `except`.
     pub(crate) fn promised_far(&self, except: Option<&VmName>) -> Bytes {
-        let own = self.others(except).filter(|vm| vm.attachments.is_empty());
-        Bytes(own.map(|vm| vm.promised.far.0).sum())
+        Bytes(self.others(except).map(|vm| self.beyond(vm.promised.far, &vm.attachments).0).sum())
+    }
+
+    /// What does not fit into these attachments, and is for the agent's own memory servers.
+    pub(crate) fn beyond(&self, far: Bytes, attachments: &[AttachmentId]) -> Bytes {
+        Bytes(far.0.saturating_sub(self.attached(attachments).0))
+    }
+
+    /// When something is to be done next without being asked.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        self.operations.next_due().into_iter().chain(self.next_decision()).min()
     }
 
     fn others(&self, except: Option<&VmName>) -> impl Iterator<Item = &SimVm> {
@@ -109,3 +118,6 @@ impl Brick {
         self.happened.push(Event { id: 0, at_ms: now, kind, target, detail, operation: None });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,9 @@
 //! A brick as the API shows it.
 
-use rackmem_api::agent::kind;
 use rackmem_api::agent::{
     Accelerator, AcceleratorKind, AttachmentState, AttachmentView, FarPart, FarState, GuestMemory,
     HostMemory, HostView, NumaNode, PagerState, PagerView, Power, PowerSource, Pressure, VmMemory, VmView,
+    kind,
 };
 use rackmem_types::Bytes;
 
@@ -111,24 +111,9 @@ impl Brick {
         if vm.local_limit.is_none() || !vm.is_on() {
             return Vec::new();
         }
-        if vm.attachments.is_empty() {
-            let servers =
-                if vm.memory_servers.is_empty() { &self.config.memory_servers } else { &vm.memory_servers };
-            let count = servers.len().max(1) as u64;
-            let part = |server: &_| FarPart {
-                server: Clone::clone(server),
-                segment: None,
-                class: None,
-                attachment: None,
-                reserved: Bytes(vm.promised.far.0.div_ceil(count)),
-                used: Bytes(vm.far().0.div_ceil(count)),
-                state: FarState::Up,
-            };
-            return servers.iter().map(part).collect();
-        }
         let mut rest = vm.far().0;
         let attached = vm.attachments.iter().filter_map(|id| self.attachments.get(id));
-        attached
+        let mut parts: Vec<_> = attached
             .map(|SimAttachment { entry, .. }| {
                 let used = rest.min(entry.size().0);
                 rest -= used;
@@ -142,7 +127,23 @@ impl Brick {
                     state: FarState::Up,
                 }
             })
-            .collect()
+            .collect();
+        let beyond = self.beyond(vm.promised.far, &vm.attachments).0;
+        let servers =
+            if vm.memory_servers.is_empty() { &self.config.memory_servers } else { &vm.memory_servers };
+        if beyond > 0 {
+            let count = servers.len() as u64;
+            parts.extend(servers.iter().map(|server| FarPart {
+                server: server.clone(),
+                segment: None,
+                class: None,
+                attachment: None,
+                reserved: Bytes(beyond.div_ceil(count)),
+                used: Bytes(rest.div_ceil(count)),
+                state: FarState::Up,
+            }));
+        }
+        parts
     }
 
     pub(crate) fn attachment_view(&self, attachment: &SimAttachment) -> AttachmentView {
