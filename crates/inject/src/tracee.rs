@@ -41,6 +41,8 @@ pub(crate) enum At {
     Interrupt,
     /// Before or after a system call.
     SystemCall,
+    /// Nowhere: it was let go to run a call.
+    Nowhere,
 }
 
 /// A stopped thread. Dropping it puts everything back and lets it run.
@@ -195,7 +197,7 @@ impl Tracee {
             return;
         }
         // Every step may fail only because the process was killed meanwhile; then there is nothing to restore.
-        if self.at == At::SystemCall {
+        if self.at != At::Interrupt {
             let _ = ptrace::interrupt(self.thread);
             let _ = self.wait_for_interrupt();
         }
@@ -209,8 +211,9 @@ impl Tracee {
 
     /// Lets the thread come to the stop that it was interrupted for. It has our registers: there is no limit.
     fn wait_for_interrupt(&mut self) -> io::Result<()> {
-        // Fails if it does not stand at a system call but runs, or would if it were let.
-        let _ = go(self.thread, 0);
+        if self.at == At::SystemCall {
+            go(self.thread, 0)?;
+        }
         loop {
             match wait(self.thread)? {
                 Stop::Event(_) => break,
@@ -233,13 +236,16 @@ impl Tracee {
 
     fn run_to_syscall_stop(&mut self) -> Result<(), InjectError> {
         let gone = InjectError::Gone(self.process);
-        self.at = At::SystemCall;
+        self.at = At::Nowhere;
         loop {
             if ptrace::syscall(self.thread, None).is_err() {
                 return Err(gone);
             }
             match self.wait_while_it_runs() {
-                Ok(Stop::SystemCall) => return Ok(()),
+                Ok(Stop::SystemCall) => {
+                    self.at = At::SystemCall;
+                    return Ok(());
+                }
                 Ok(Stop::Signal(signal)) => self.put_off(signal),
                 Ok(Stop::Event(_)) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
