@@ -169,6 +169,9 @@ impl ProbeClient {
     /// Gives `command` to the guest's shell and waits for its end. What it leaves running in the background must not keep its
     /// output (`… >log 2>&1 &`).
     pub fn run(&mut self, command: &str) -> Result<Ran, ProbeError> {
+        if command.contains('\n') {
+            return Err(ProbeError::NotOneLine(command.to_owned()));
+        }
         let order = Order::Run(command.to_owned());
         match self.ask(&order)? {
             Answer::Ran(ran) => Ok(ran),

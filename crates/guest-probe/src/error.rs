@@ -44,6 +44,9 @@ pub enum ProbeError {
     /// An amount of memory cannot be read.
     #[error(transparent)]
     Bytes(#[from] ParseBytesError),
+    /// A command for the shell has a line end in it, which would end the order.
+    #[error("`{0}` is more than one line: put a semicolon between commands")]
+    NotOneLine(String),
     /// Nobody answers in the guest.
     #[error("no probe answered on {} within {patience:?}: does the guest run, and is its serial port {} there?", path.display(), crate::PORT_NAME)]
     NoProbe {

@@ -38,8 +38,24 @@ impl Machine {
         Self::start(directory, vec!["-serial".to_owned(), line], options)
     }
 
+    /// A machine whose guest has QEMU, KVM and `rackmem`, and the guest's files for a guest of its own.
+    pub(crate) fn with_kvm(options: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let line = GuestFiles::probe_options(&socket(&directory));
+        let mut guest = GuestFiles::find().unwrap();
+        guest.initrd.set_file_name("kvm-rig");
+        assert!(
+            guest.initrd.is_file(),
+            "the rig is missing: cargo xtask guest --kvm-rig target/release/rackmem"
+        );
+        Self::boot(&guest, directory, line.to_vec(), options)
+    }
+
     fn start(directory: TempDir, line: Vec<String>, options: &[&str]) -> Self {
-        let guest = GuestFiles::find().unwrap();
+        Self::boot(&GuestFiles::find().unwrap(), directory, line, options)
+    }
+
+    fn boot(guest: &GuestFiles, directory: TempDir, line: Vec<String>, options: &[&str]) -> Self {
         let path = |name: &str| directory.path().join(name).display().to_string();
         let qemu = Command::new("qemu-system-x86_64")
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])

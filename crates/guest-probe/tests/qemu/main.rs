@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod kvm_rig;
 mod machine;
 
 use std::time::Duration;
@@ -49,6 +50,8 @@ fn qemu_boots_the_guest_which_fills_and_checks_memory() {
 fn qemu_guest_has_one_page_at_a_known_address() {
     let mut machine = Machine::with_probe(&["-m", "192M"]);
     let mut probe = machine.probe();
+    assert_eq!(probe.run("echo far; exit 3").unwrap().status, Some(3));
+    assert!(matches!(probe.run("one\ntwo"), Err(ProbeError::NotOneLine(_))));
     assert!(matches!(probe.page_read(), Err(ProbeError::Refused { .. })));
     let page = probe.page().unwrap();
     assert_eq!((page.guest_physical_address % 4096, page.value), (0, None));
