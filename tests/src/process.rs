@@ -79,8 +79,7 @@ impl Process {
             let left = self.deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
                 Ok(line) => {
-                    self.stdout += &line;
-                    self.stdout += "\n";
+                    self.keep(&line);
                     if line == expected {
                         return;
                     }
@@ -117,16 +116,18 @@ impl Process {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
-                Ok(line) => {
-                    self.stdout += &line;
-                    self.stdout += "\n";
-                }
+                Ok(line) => self.keep(&line),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => self.out_of_time("it ended but its output stays open"),
             }
         }
         let stderr = self.stderr.take().map(|thread| thread.join().unwrap_or_default()).unwrap_or_default();
         Ended { status, stdout: std::mem::take(&mut self.stdout), stderr }
+    }
+
+    fn keep(&mut self, line: &str) {
+        self.stdout += line;
+        self.stdout += "\n";
     }
 
     /// Waits for the end.

@@ -2,6 +2,7 @@
 //! crates, so that it is there at once.
 
 mod commands;
+mod guest;
 mod setup;
 mod test;
 
@@ -33,6 +34,8 @@ enum Command {
         #[arg(last = true)]
         nextest: Vec<String>,
     },
+    /// Build the small virtual machine that tests boot: a kernel and an initramfs
+    Guest(guest::Options),
     /// Show rackmem at work on this machine, with every byte checked
     Demo,
     /// Measure rackmem beside its peers
@@ -65,14 +68,19 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<()> {
     match command {
-        Command::Setup => setup::run(),
+        Command::Setup => setup::everything(),
         Command::Test { no_setup, nextest } => {
             if !no_setup {
-                setup::run()?;
+                setup::for_tests()?;
             }
+            guest::run(&guest::Options::default())?;
             test::run(&nextest)
         }
-        Command::Demo => bench_program("demo", &[]),
+        Command::Guest(options) => guest::run(&options),
+        Command::Demo => {
+            setup::only(&["redis-server", "python3"])?;
+            bench_program("demo", &[])
+        }
         Command::Bench { bench: Bench::Engine { options } } => bench_program("engine", &options),
     }
 }

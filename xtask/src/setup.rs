@@ -1,5 +1,6 @@
-//! `cargo xtask setup`: the programs that tests and benchmarks run beside rackmem. Only what is missing is installed, only
-//! from the distribution. A service that a package starts is left alone: tests and benchmarks take ports of their own.
+//! `cargo xtask setup`: the programs that tests, benchmarks and the demonstration run beside rackmem. Only what is missing
+//! is installed: from the distribution, and cargo's own tools by cargo. A service that a package starts is left alone:
+//! everything here takes ports of its own.
 
 use std::env;
 use std::fs;
@@ -16,7 +17,7 @@ struct Need {
     package: &'static str,
 }
 
-const NEEDS: [Need; 16] = [
+const NEEDS: [Need; 17] = [
     Need { program: "redis-server", package: "redis-server" },
     Need { program: "redis-benchmark", package: "redis-tools" },
     Need { program: "memcached", package: "memcached" },
@@ -29,25 +30,65 @@ const NEEDS: [Need; 16] = [
     Need { program: "nbdkit", package: "nbdkit" },
     Need { program: "nbdfuse", package: "nbdfuse" },
     Need { program: "fusermount", package: "fuse3" },
+    Need { program: "qemu-system-x86_64", package: "qemu-system-x86" },
     Need { program: "taskset", package: "util-linux" },
     Need { program: "unshare", package: "util-linux" },
     Need { program: "losetup", package: "mount" },
     Need { program: "swapon", package: "mount" },
 ];
 
-/// A C library that statically linked programs need beside gcc.
-const STATIC_LIBC: &str = "libc6-dev";
+/// What statically linked C programs need beside gcc: the library, and its package.
+const STATIC_LIBC: (&str, &str) = ("libc.a", "libc6-dev");
 
 /// Where programs for the administrator lie; they are not in every user's `PATH`.
 const ADMIN_DIRECTORIES: [&str; 2] = ["/usr/sbin", "/sbin"];
 
-/// Installs what is missing.
-pub(crate) fn run() -> Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !is_there(need.program)).collect();
-    if !missing.is_empty() {
-        install(&missing)?;
+/// Installs whatever is missing of all that anything in this repository runs.
+pub(crate) fn everything() -> Result<()> {
+    for_tests()?;
+    cargo_tool("deny")
+}
+
+/// Installs what is missing for the tests. `cargo deny` is not among it: it takes minutes to build.
+pub(crate) fn for_tests() -> Result<()> {
+    programs(|_| true)?;
+    cargo_tool("nextest")
+}
+
+/// Installs what is missing of these programs.
+pub(crate) fn only(names: &[&str]) -> Result<()> {
+    programs(|need| names.contains(&need.program))
+}
+
+/// Whether cargo has this subcommand.
+pub(crate) fn has_cargo_tool(name: &str) -> Result<bool> {
+    Ok(cargo()?.args([name, "--version"]).output().is_ok_and(|output| output.status.success()))
+}
+
+fn programs(is_wanted: impl Fn(&Need) -> bool) -> Result<()> {
+    let wanted: Vec<&Need> = NEEDS.iter().filter(|need| is_wanted(need)).collect();
+    let missing = || -> Vec<(&str, &str)> {
+        let programs = wanted.iter().filter(|need| !is_there(need.program));
+        let mut missing: Vec<_> = programs.map(|need| (need.program, need.package)).collect();
+        if wanted.iter().any(|need| need.program == "gcc") && !has_static_libc() {
+            missing.push(STATIC_LIBC);
+        }
+        missing
+    };
+    match missing().as_slice() {
+        [] => return Ok(()),
+        missing => install(missing)?,
     }
-    nextest()
+    match missing().as_slice() {
+        [] => Ok(()),
+        still => bail!("installed, but still missing: {}", join(still.iter().map(|(name, _)| *name))),
+    }
+}
+
+/// gcc names the place of a library that it finds, and only the name of one that it does not.
+fn has_static_libc() -> bool {
+    let answer = Command::new("gcc").arg(format!("-print-file-name={}", STATIC_LIBC.0)).output();
+    answer.is_ok_and(|answer| answer.stdout.starts_with(b"/"))
 }
 
 fn is_there(program: &str) -> bool {
@@ -56,40 +97,32 @@ fn is_there(program: &str) -> bool {
     directories.into_iter().any(|directory| directory.join(program).is_file())
 }
 
-fn install(missing: &[&Need]) -> Result<()> {
-    let programs = join(missing.iter().map(|need| need.program));
-    let mut packages: Vec<&str> = missing.iter().map(|need| need.package).chain([STATIC_LIBC]).collect();
+fn install(missing: &[(&str, &str)]) -> Result<()> {
+    let names = join(missing.iter().map(|(name, _)| *name));
+    let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
     packages.sort_unstable();
     packages.dedup();
     if !is_debian() {
-        bail!("these programs are missing, please install them: {programs}");
+        bail!("this is missing, please install it: {names}");
     }
     if !is_root()? {
-        bail!("these programs are missing: {programs}. As root: apt-get install {}", packages.join(" "));
+        bail!("this is missing: {names}. As root: apt-get install {}", packages.join(" "));
     }
-    eprintln!("missing: {programs}");
+    eprintln!("missing: {names}");
     let apt = || {
         let mut command = Command::new("apt-get");
         command.env("DEBIAN_FRONTEND", "noninteractive").args(["--quiet", "--yes"]);
         command
     };
     commands::run(apt().arg("update"))?;
-    commands::run(apt().args(["install", "--no-install-recommends"]).args(packages))?;
-    let still: Vec<&str> =
-        missing.iter().map(|need| need.program).filter(|program| !is_there(program)).collect();
-    if !still.is_empty() {
-        bail!("installed, but still missing: {}", join(still));
-    }
-    Ok(())
+    commands::run(apt().args(["install", "--no-install-recommends"]).args(packages))
 }
 
-fn nextest() -> Result<()> {
-    if is_there("cargo-nextest")
-        || cargo()?.args(["nextest", "--version"]).output().is_ok_and(|o| o.status.success())
-    {
+fn cargo_tool(name: &str) -> Result<()> {
+    if has_cargo_tool(name)? {
         return Ok(());
     }
-    commands::run(cargo()?.args(["install", "--locked", "cargo-nextest"]))
+    commands::run(cargo()?.args(["install", "--locked", &format!("cargo-{name}")]))
 }
 
 fn join<'a>(words: impl IntoIterator<Item = &'a str>) -> String {

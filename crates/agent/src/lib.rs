@@ -1,1 +1,34 @@
-//! The SDM agent: virtual machines with far memory on one compute brick.
+//! The SDM agent: starts and looks after a brick's virtual machines, gives them far memory through the pager, and changes
+//! their memory while they run.
+//!
+//! It holds nothing that cannot be found again: machines and pagers are processes of their own that live on when it dies.
+//! What it is told it writes down before it does it ([`operation`], in the store), so the next agent goes on where this
+//! one ended. Planning ([`resize`]) and deciding ([`elastic`]) are pure; the steps of operations do the work.
+//!
+//! It never moves a page: pagers do. It never decides where far memory comes from: its user or the controller does.
+
+mod config;
+pub mod elastic;
+mod engine;
+mod foreign;
+mod ground;
+mod host;
+mod keeper;
+mod machines;
+mod metrics;
+mod mortality;
+pub mod operation;
+mod pagers;
+mod problem;
+pub mod resize;
+mod servers;
+mod service;
+mod start;
+mod step;
+mod store;
+mod vm;
+
+pub use config::AgentConfig;
+pub use service::Agent;
+pub use start::{AgentError, start};
+pub use store::StoreError;

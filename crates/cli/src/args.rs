@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use rackmem_uapi::inherited::signal_reset;
 use rustix::process::Signal;
 
-use crate::{attach, detach, doctor, held, limit, manual, memory_server, pager, ps, run, top, watch};
+use crate::{agent, attach, detach, doctor, held, limit, manual, memory_server, pager, ps, run, top, vm, watch};
 
 /// Far memory for any process: programs use the memory of other machines as if it were their own.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Ps(ps::Arguments),
     Top(top::Arguments),
     Watch(watch::Arguments),
+    Agent(agent::Arguments),
+    Vm(vm::Arguments),
     Doctor(doctor::Arguments),
     #[command(hide = true)]
     Held(held::Arguments),
@@ -50,6 +52,8 @@ impl Command {
             Self::Ps(arguments) => printing(|| ps::run(&arguments)),
             Self::Top(arguments) => top::run(&arguments),
             Self::Watch(arguments) => printing(|| watch::run(&arguments)),
+            Self::Agent(arguments) => agent::run(&arguments),
+            Self::Vm(arguments) => printing(|| vm::run(&arguments)),
             Self::Doctor(arguments) => printing(|| doctor::run(&arguments)),
             Self::Man(arguments) => printing(|| manual::man(&arguments)),
             Self::Completions(arguments) => printing(|| manual::completions(&arguments)),
@@ -96,6 +100,10 @@ mod tests {
         check("rackmem run --local 8MiB -- ls", ErrorKind::MissingRequiredArgument);
         check("rackmem run --memory-server a:1 --local 8MiB", ErrorKind::MissingRequiredArgument);
         check("rackmem run --memory-server a --local 8MiB -- ls", ErrorKind::ValueValidation);
+        check(
+            "rackmem run --memory-server a:1 --local 8MiB --without process-madvise -- ls",
+            ErrorKind::InvalidValue,
+        );
         check(
             "rackmem run --memory-server a:1 --local 8MiB --tls-cert c -- ls",
             ErrorKind::MissingRequiredArgument,

@@ -1,8 +1,10 @@
 //! `rackmem`: the one binary. It reads the command line, calls the crate that does the work, and prints what came out
 //! of it. It decides nothing about memory.
 
+mod agent;
 mod args;
 mod attach;
+mod descriptors;
 mod detach;
 mod doctor;
 mod held;
@@ -23,6 +25,7 @@ mod style;
 mod table;
 mod token;
 mod top;
+mod vm;
 mod watch;
 
 use std::process::ExitCode;

@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use rackmem_memory_server::{Listen, Server, ServerConfig, Shutdown, TlsFiles};
 use rackmem_types::Bytes;
 
-use crate::{logging, token};
+use crate::{descriptors, logging, token};
 
 /// Lend this machine's memory to other machines
 #[derive(Args, Debug)]
@@ -48,6 +48,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     logging::begin();
+    descriptors::raise_limit();
     let shutdown = Shutdown::new().context("cannot make the handle that ends the server")?;
     shut_down_on_signal(&shutdown)?;
     let server = Server::start(&config(arguments)?, &shutdown)?;

@@ -67,7 +67,7 @@ pub(crate) struct FarOptions {
     pub(crate) extent: Bytes,
 
     /// Do without a kernel feature even where it is there
-    #[arg(long, value_name = "FEATURE", hide = true)]
+    #[arg(long, value_name = "FEATURE", hide = true, value_parser = ["move", "poison"])]
     pub(crate) without: Vec<String>,
 }
 

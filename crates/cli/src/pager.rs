@@ -19,7 +19,7 @@ use rackmem_uapi::inherited::take_descriptor;
 
 use crate::options::FarOptions;
 use crate::process::{self, Process};
-use crate::{logging, style, token};
+use crate::{descriptors, logging, style, token};
 
 /// Serves the page faults of a process
 #[derive(Args, Debug)]
@@ -71,6 +71,7 @@ fn has_ended(pid: u32) -> bool {
 
 fn serve(arguments: &Arguments, ready: OwnedFd) -> anyhow::Result<()> {
     logging::begin();
+    descriptors::raise_limit();
     let config = PagerConfig {
         pid: arguments.pid,
         exec: arguments.exec,

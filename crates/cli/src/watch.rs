@@ -39,7 +39,7 @@ fn line(access: &Access) -> String {
     format!("{seconds:>6}.{rest:06}  thread {thread:<8} {kind:<5}  {address:#x}")
 }
 
-fn parse_address(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_address(text: &str) -> Result<u64, String> {
     let address = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) => u64::from_str_radix(hex, 16),
         None => text.parse(),

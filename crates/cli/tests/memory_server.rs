@@ -49,6 +49,10 @@ fn listens_where_it_says_and_ends_when_told() {
     let address = said.trim().rsplit(' ').next().unwrap();
     assert!(said.starts_with("memory server: 16MiB on 127.0.0.1:"), "{said}");
     TcpStream::connect(address).unwrap();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let files: Vec<&str> =
+        limits.lines().find(|line| line.contains("open files")).unwrap().split_whitespace().collect();
+    assert_eq!(files[3], files[4], "it takes all the descriptors that it may have");
     ends_by(child, Signal::SIGTERM);
 
     let directory = tempfile::tempdir().unwrap();

@@ -4,19 +4,33 @@
 
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags,
+};
 use rustls::ClientConnection;
 
 /// A connected socket.
 pub(crate) struct Stream {
     fd: OwnedFd,
-    tls: Option<Box<ClientConnection>>,
+    tls: Option<Box<Tls>>,
 }
+
+struct Tls {
+    connection: ClientConnection,
+    /// Bytes that were received and not decrypted yet, `unread` of them. rustls itself would ask the socket for a few
+    /// kilobytes at a time.
+    inbox: Vec<u8>,
+    unread: Range<usize>,
+}
+
+/// Room for what one system call receives: as much as a memory server sends at a time.
+const TLS_RECEIVE: usize = 64 << 10;
 
 /// The socket itself, for rustls to read and write.
 struct Socket<'a>(BorrowedFd<'a>);
@@ -32,6 +46,11 @@ impl Write for Socket<'_> {
         Ok(rustix::net::send(self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 
+    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(rustix::net::sendmsg(self.0, slices, &mut SendAncillaryBuffer::default(), flags)?)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -45,8 +64,9 @@ impl Stream {
 
     /// With TLS; makes the handshake, at most until `deadline`.
     pub(crate) fn tls(fd: OwnedFd, connection: ClientConnection, deadline: Instant) -> io::Result<Self> {
-        let mut stream = Self { fd, tls: Some(Box::new(connection)) };
-        while stream.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+        let tls = Tls { connection, inbox: vec![0; TLS_RECEIVE], unread: 0..0 };
+        let mut stream = Self { fd, tls: Some(Box::new(tls)) };
+        while stream.tls.as_ref().is_some_and(|tls| tls.connection.is_handshaking()) {
             stream.flush()?;
             let result = stream.receive_tls();
             // What rustls wants to say about an error has to leave before the error is reported.
@@ -72,7 +92,7 @@ impl Stream {
         while let Some(tls) = self.tls.as_mut()
             && taken < bytes.len()
         {
-            let more = tls.writer().write(&bytes[taken..])?;
+            let more = tls.connection.writer().write(&bytes[taken..])?;
             if more == 0 {
                 break;
             }
@@ -84,9 +104,9 @@ impl Stream {
 
     /// Sends what TLS has encrypted and the socket did not take yet.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        let Some(tls) = &mut self.tls else { return Ok(()) };
-        while tls.wants_write() {
-            if would_block_is(tls.write_tls(&mut Socket(self.fd.as_fd())), 0)? == 0 {
+        let Some(Tls { connection, .. }) = self.tls.as_deref_mut() else { return Ok(()) };
+        while connection.wants_write() {
+            if would_block_is(connection.write_tls(&mut Socket(self.fd.as_fd())), 0)? == 0 {
                 break;
             }
         }
@@ -95,7 +115,7 @@ impl Stream {
 
     /// Whether [`Stream::flush`] has something to do once the socket is writable.
     pub(crate) fn wants_write(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+        self.tls.as_ref().is_some_and(|tls| tls.connection.wants_write())
     }
 
     /// Closes it and takes back what the kernel has not sent yet: it must not arrive after what a later connection sends.
@@ -116,7 +136,7 @@ impl Stream {
         }
         loop {
             if let Some(tls) = &mut self.tls {
-                match tls.reader().read(buffer) {
+                match tls.connection.reader().read(buffer) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     result => return result.map(Some),
                 }
@@ -166,12 +186,20 @@ impl Stream {
 
     fn receive_tls(&mut self) -> io::Result<Option<usize>> {
         let Some(tls) = &mut self.tls else { return Ok(None) };
-        let received = would_block_is(tls.read_tls(&mut Socket(self.fd.as_fd())).map(Some), None)?;
-        if let Err(error) = tls.process_new_packets() {
+        if tls.unread.is_empty() {
+            let received = Socket(self.fd.as_fd()).read(&mut tls.inbox);
+            match would_block_is(received.map(Some), None)? {
+                Some(count) => tls.unread = 0..count,
+                None => return Ok(None),
+            }
+        }
+        let taken = tls.connection.read_tls(&mut &tls.inbox[tls.unread.clone()])?;
+        tls.unread.start += taken;
+        if let Err(error) = tls.connection.process_new_packets() {
             let _ = self.flush();
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
-        Ok(received)
+        Ok(Some(taken))
     }
 }
 

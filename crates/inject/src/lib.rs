@@ -8,17 +8,24 @@
 //!
 //! This crate knows nothing of pages or policy.
 
+mod bpf;
 mod gate;
+mod needs;
 mod pause;
 mod procfs;
 mod resident;
+mod restart;
+mod seccomp;
 mod start;
+mod stop;
 mod tracee;
+mod tracer;
 
 pub use pause::paused;
 pub use procfs::{ProcessStatus, Seccomp, process_status};
 pub use resident::{Call, Resident, Session};
-pub use start::{Held, Stopped, remove, start};
+pub use start::{Held, dismiss, remove, start};
+pub use tracer::Stopped;
 
 use std::io;
 
@@ -38,9 +45,49 @@ pub enum InjectError {
     },
     /// No thread could be stopped in time.
     #[error(
-        "no thread of process {0} could be stopped within {1} ms: it waits inside the kernel; try again later"
+        "no thread of process {0} could be stopped within {1} ms: it waits inside the kernel, for a disk or for a child \
+         that has not begun its own program; it runs on as before; try again later"
     )]
     Busy(u32, u64),
+    /// The process was told to stop, or its control group is frozen.
+    #[error(
+        "process {0} stands still: it was stopped by a signal (go on with 'kill -CONT {0}') or its control group is \
+         frozen; let it go on and try again"
+    )]
+    Stopped(u32),
+    /// Another process has the same memory, so that it would not belong to one process alone.
+    #[error(
+        "process {pid} shares its memory with process {other}, which would lose it when {pid} ends; try again when \
+         {other} has ended or begun its own program"
+    )]
+    Shared {
+        /// The process.
+        pid: u32,
+        /// The other one.
+        other: u32,
+    },
+    /// A system call filter of the process stands in the way.
+    #[error(
+        "process {pid} forbids itself the system call {call} (by seccomp), which far memory needs; allow it in the \
+         program's sandbox, or start the program without"
+    )]
+    Forbidden {
+        /// The process.
+        pid: u32,
+        /// The first call that is needed and not allowed.
+        call: &'static str,
+    },
+    /// It cannot be found out what a system call filter would do.
+    #[error(
+        "process {pid} filters its system calls (by seccomp), and what it allows cannot be read: {source}; that takes \
+         CAP_SYS_ADMIN and a rackmem that is not filtered itself"
+    )]
+    FilterUnreadable {
+        /// The process.
+        pid: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A call that was run in the process failed.
     #[error("process {pid} could not run {call}: {source}")]
     Call {

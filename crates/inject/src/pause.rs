@@ -3,20 +3,20 @@
 //! Kernels before 6.8 cannot take a page out of a program atomically. There the pager copies and drops pages while nothing
 //! in the program runs; this is what makes it stand still.
 //!
-//! A thread that waits inside the kernel for a message to be read cannot be stopped, nor, once seized, be let go before it
-//! stops. The kernel lets go of all of a tracer's threads when the tracer ends, whatever they do. So a pause belongs to
-//! a thread that was made for it and ends with it.
+//! A thread that waits inside the kernel for a message to be read cannot be stopped; the end of the tracer lets it go
+//! (`tracer.rs`).
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
-use crate::tracee::wait;
-use crate::{InjectError, procfs};
+use crate::restart::Again;
+use crate::stop::{Stop, go, wait_within};
+use crate::tracee::go_on;
+use crate::{InjectError, procfs, tracer};
 
 /// How long one thread may take to stop. Threads that wait inside the kernel for a message to be read do not stop at all.
 const STOP_MS_MAX: u64 = 5;
@@ -31,16 +31,13 @@ struct Pause {
 /// Runs `work` while every thread of process `pid` but `resident` stands still. Fails, with everything running as before,
 /// if one of them cannot be stopped.
 pub fn paused<T: Send>(pid: u32, resident: u32, work: impl FnOnce() -> T + Send) -> Result<T, InjectError> {
-    let tracer = move || {
+    let still = move || {
         let pause = Pause::begin(pid, resident)?;
         let result = work();
         drop(pause);
         Ok(result)
     };
-    std::thread::scope(|scope| {
-        // A panic in `work` goes on here.
-        scope.spawn(tracer).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    tracer::run(still)
 }
 
 impl Pause {
@@ -75,20 +72,20 @@ impl Pause {
             return Ok(());
         }
         loop {
-            match wait(thread, Some(Duration::from_millis(STOP_MS_MAX))) {
-                Ok(WaitStatus::PtraceEvent(..)) => return Ok(()),
-                Ok(WaitStatus::Stopped(_, Signal::SIGSTOP)) => {
+            match wait_within(thread, Duration::from_millis(STOP_MS_MAX)) {
+                Ok(Stop::Event(_)) => return Ok(()),
+                Ok(Stop::Signal(libc::SIGSTOP)) => {
                     self.stop_pending = true;
-                    let _ = ptrace::cont(thread, None);
+                    let _ = go(thread, 0);
                 }
-                Ok(WaitStatus::Stopped(_, signal)) => {
-                    let _ = ptrace::cont(thread, signal);
+                Ok(Stop::Signal(signal)) => {
+                    let _ = go(thread, signal);
                 }
-                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
+                Ok(Stop::Ended) => {
                     self.stopped.pop();
                     return Ok(());
                 }
-                _ => return Err(busy),
+                Ok(Stop::SystemCall) | Err(_) => return Err(busy),
             }
         }
     }
@@ -97,6 +94,7 @@ impl Pause {
 impl Drop for Pause {
     fn drop(&mut self) {
         for &thread in &self.stopped {
+            go_on(thread, Again::Endless);
             // Fails for one that did not stop in time, which the end of this thread lets go.
             let _ = ptrace::detach(thread, None);
         }

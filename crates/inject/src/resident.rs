@@ -27,8 +27,8 @@ use rustix::net::{
 };
 use rustix::thread::futex;
 
-use crate::InjectError;
 use crate::gate::Gate;
+use crate::{InjectError, procfs};
 
 /// One system call to run in the process.
 #[derive(Clone, Copy, Debug)]
@@ -179,25 +179,34 @@ impl Resident {
         self.gate().open(cancel);
     }
 
-    /// First calls after birth: leave the program's descriptors alone, and have a name.
+    /// Whether the process was told to stop (SIGSTOP, job control). The thread then answers only when it goes on.
+    pub fn is_stopped(&self) -> bool {
+        procfs::is_stopped(self.thread)
+    }
+
+    /// First calls after birth: leave the program's descriptors and directory alone, and have a name.
     pub(crate) fn settle(&self) -> Result<(), InjectError> {
-        let mut session = self.session();
-        let own = self.remote_socket as u64;
-        let name = session.scratch_address(0);
-        session.scratch_write(0, b"rackmem\0");
-        let mut results = Vec::new();
-        let mut calls = Vec::with_capacity(3);
-        if own > 0 {
-            calls.push(Call::new(libc::SYS_close_range, [0, own - 1, 0, 0, 0, 0]));
-        }
-        calls.push(Call::new(libc::SYS_close_range, [own + 1, u32::MAX.into(), 0, 0, 0, 0]));
-        calls.push(Call::new(libc::SYS_prctl, [libc::PR_SET_NAME as u64, name, 0, 0, 0, 0]));
-        session.run(&calls, &mut results)?;
         // It is on the path of evictions and must not queue behind a program that uses every CPU. Refused without
         // privilege.
         if let Some(thread) = rustix::process::Pid::from_raw(self.thread as i32) {
             let _ = rustix::process::setpriority_process(Some(thread), NICE);
         }
+        let mut session = self.session();
+        let own = self.remote_socket as u64;
+        let name = session.scratch_address(0);
+        session.scratch_write(0, b"rackmem\0/\0");
+        let mut results = Vec::new();
+        let mut calls = Vec::with_capacity(4);
+        if own > 0 {
+            calls.push(Call::new(libc::SYS_close_range, [0, own - 1, 0, 0, 0, 0]));
+        }
+        calls.push(Call::new(libc::SYS_close_range, [own + 1, u32::MAX.into(), 0, 0, 0, 0]));
+        let must = calls.len();
+        calls.push(Call::new(libc::SYS_prctl, [libc::PR_SET_NAME as u64, name, 0, 0, 0, 0]));
+        // Of its own, so that the program's can be unmounted.
+        calls.push(Call::new(libc::SYS_chdir, [name + b"rackmem\0".len() as u64, 0, 0, 0, 0, 0]));
+        session.run(&calls, &mut results)?;
+        results.truncate(must);
         for &result in &results {
             check(self.pid, "close_range", result)?;
         }
@@ -250,11 +259,19 @@ impl Session<'_> {
     /// Ends the thread; returns when it has gone.
     pub fn exit(mut self) -> Result<(), InjectError> {
         self.submit(&[Call::new(libc::SYS_exit, [0; 6])]);
-        match self.wait() {
-            Err(InjectError::ResidentGone(_)) => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => unreachable!("a thread that exited does not answer"),
+        while !self.resident.is_gone() {
+            let mut hang_up = [PollFd::new(&self.resident.socket, PollFlags::RDHUP)];
+            match poll(&mut hang_up, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(InjectError::Local {
+                        what: "waiting for the thread's end",
+                        source: errno.into(),
+                    });
+                }
+            }
         }
+        Ok(())
     }
 
     /// Hands `fd` to the thread; gives its number there.

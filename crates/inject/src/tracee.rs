@@ -2,7 +2,8 @@
 //!
 //! Injected calls run between syscall-entry and syscall-exit stops, which are no signals, with all signals blocked:
 //! the program's handlers and dispositions are never touched. Before the registers are restored the thread is brought
-//! into an interrupt stop, because only from there the kernel restarts a system call that the stop had interrupted.
+//! into an interrupt stop, because only from there the kernel restarts a system call that the stop had interrupted. A
+//! thread that has our registers is never let go, however long it takes to come back.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,18 +14,36 @@ use nix::errno::Errno;
 use nix::libc::user_regs_struct;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rackmem_uapi::process::{set_signal_mask, signal_mask};
 
-use crate::{InjectError, procfs};
+use crate::restart::{self, Again};
+use crate::stop::{Stop, go, wait, wait_within};
+use crate::{InjectError, procfs, seccomp};
 
 /// How long one thread may take to stop. A thread that runs or sleeps stops within microseconds; one that waits for a
 /// disk or for a vfork child may not stop at all, and then another thread is tried.
 const STOP_MS_MAX: u64 = 200;
 
+/// How long all of them may take together.
+const STOP_ALL_MS_MAX: u64 = 600;
+
+/// How long a thread that is ready to run, but not let because all CPUs are busy, may take to stop.
+const READY_MS_MAX: u64 = 5000;
+
 /// Code segment of 64-bit user code (`__USER_CS`, arch/x86/include/asm/segment.h). A 32-bit program cannot run our code.
 const CODE_SEGMENT_64: u64 = 0x33;
+
+/// Where a thread was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    /// On its way back from the kernel, by an interrupt: from here an interrupted call is restarted.
+    Interrupt,
+    /// Before or after a system call.
+    SystemCall,
+    /// Nowhere: it was let go to run a call.
+    Nowhere,
+}
 
 /// A stopped thread. Dropping it puts everything back and lets it run.
 pub(crate) struct Tracee {
@@ -33,78 +52,99 @@ pub(crate) struct Tracee {
     memory: File,
     saved: user_regs_struct,
     mask: u64,
+    since: Instant,
+    /// The process counts its threads as we do.
+    pub(crate) is_in_our_namespace: bool,
     /// Address of a `syscall` instruction in the process.
     pub(crate) syscall_at: u64,
     /// The thread was told to stop (SIGSTOP) meanwhile; it is told again at the end.
     stop_pending: bool,
+    at: At,
     restored: bool,
 }
 
 impl Tracee {
-    /// Stops any thread of `process` that can be stopped.
+    /// Stops any thread of `process` that can be stopped. Runs on a tracer's thread, whose end lets go of the others.
     pub(crate) fn stop(process: u32) -> Result<Self, InjectError> {
-        let threads = procfs::threads(process).map_err(|_| InjectError::Gone(process))?;
-        let mut refused = None;
-        for thread in threads {
+        let candidates = procfs::candidates(process).map_err(|_| InjectError::Gone(process))?;
+        let begin = Instant::now();
+        for thread in candidates {
+            if begin.elapsed() > Duration::from_millis(STOP_ALL_MS_MAX) {
+                break;
+            }
             let thread = Pid::from_raw(thread as i32);
             match ptrace::seize(thread, Options::PTRACE_O_TRACESYSGOOD) {
                 Ok(()) => {}
                 Err(Errno::ESRCH) => continue,
-                Err(errno) => {
-                    refused = Some(errno);
-                    break;
-                }
+                Err(Errno::EPERM) if procfs::is_zombie(thread.as_raw() as u32) => continue,
+                Err(errno) => return Err(InjectError::Refused { pid: process, source: errno.into() }),
             }
-            let stopped = ptrace::interrupt(thread).is_ok() && wait_interrupted(thread).is_ok();
-            if stopped {
-                return Self::prepare(process, thread);
+            let since = Instant::now();
+            if ptrace::interrupt(thread).is_ok() && wait_interrupted(thread).is_ok() {
+                return Self::prepare(process, thread, since, At::Interrupt);
             }
-            // It may stop just now; detaching needs a stop, so this is all that can be done for a stuck thread.
-            let _ = ptrace::detach(thread, None);
         }
-        match refused {
-            Some(errno) => Err(InjectError::Refused { pid: process, source: errno.into() }),
-            None => Err(InjectError::Busy(process, STOP_MS_MAX)),
+        if procfs::is_gone(process) {
+            return Err(InjectError::Gone(process));
         }
+        Err(InjectError::Busy(process, STOP_MS_MAX))
     }
 
-    /// Takes over a thread that is at a syscall-exit stop already.
-    pub(crate) fn prepare(process: u32, thread: Pid) -> Result<Self, InjectError> {
-        let traced = |errno: Errno| InjectError::Refused { pid: process, source: errno.into() };
-        let memory = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(format!("/proc/{process}/mem"))
-            .map_err(|source| InjectError::Refused { pid: process, source });
-        let (memory, saved, mask) = match (memory, ptrace::getregs(thread), signal_mask(thread.as_raw())) {
-            (Ok(memory), Ok(saved), Ok(mask)) => (memory, saved, mask),
-            (memory, saved, mask) => {
-                let _ = ptrace::detach(thread, None);
-                memory?;
-                saved.map_err(traced)?;
-                return mask
-                    .map_err(|source| InjectError::Refused { pid: process, source })
-                    .map(|_| unreachable!());
+    /// Takes over a thread that is stopped already: by an interrupt, or else at a syscall-exit stop.
+    pub(crate) fn prepare(process: u32, thread: Pid, since: Instant, at: At) -> Result<Self, InjectError> {
+        let result = Self::look(process, thread, since, at);
+        if result.is_err() {
+            // Nothing has been changed yet; only an interrupted call may have to begin again.
+            if at == At::Interrupt {
+                go_on(thread, Again::All);
             }
-        };
-        if saved.cs != CODE_SEGMENT_64 {
             let _ = ptrace::detach(thread, None);
+        }
+        let mut tracee = result?;
+        set_signal_mask(thread.as_raw(), u64::MAX)
+            .map_err(|source| InjectError::Refused { pid: process, source })?;
+        tracee.syscall_at = tracee.find_syscall()?;
+        Ok(tracee)
+    }
+
+    fn look(process: u32, thread: Pid, since: Instant, at: At) -> Result<Self, InjectError> {
+        let refused = |source: io::Error| InjectError::Refused { pid: process, source };
+        // By the thread: a main thread that has ended has no memory any more.
+        let memory =
+            OpenOptions::new().read(true).write(true).open(format!("/proc/{thread}/mem")).map_err(refused)?;
+        let saved = ptrace::getregs(thread).map_err(|errno| refused(errno.into()))?;
+        let mask = signal_mask(thread.as_raw()).map_err(refused)?;
+        if saved.cs != CODE_SEGMENT_64 {
             return Err(InjectError::NotX86_64(process));
         }
-        let mut tracee = Self {
+        let status =
+            procfs::process_status(thread.as_raw() as u32).map_err(|_| InjectError::Gone(process))?;
+        seccomp::check(process, thread, status.seccomp)?;
+        let is_in_our_namespace = status.is_in_our_namespace;
+        let (syscall_at, stop_pending, restored) = (0, false, false);
+        Ok(Self {
             process,
             thread,
             memory,
             saved,
             mask,
-            syscall_at: 0,
-            stop_pending: false,
-            restored: false,
-        };
-        set_signal_mask(thread.as_raw(), u64::MAX)
-            .map_err(|source| InjectError::Refused { pid: process, source })?;
-        tracee.syscall_at = tracee.find_syscall()?;
-        Ok(tracee)
+            since,
+            is_in_our_namespace,
+            syscall_at,
+            stop_pending,
+            at,
+            restored,
+        })
+    }
+
+    /// The stopped thread.
+    pub(crate) fn thread(&self) -> u32 {
+        self.thread.as_raw() as u32
+    }
+
+    /// Since when it stands still.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
     }
 
     /// Runs one system call in the thread. The outer error is ours, the inner one the call's.
@@ -157,32 +197,80 @@ impl Tracee {
             return;
         }
         // Every step may fail only because the process was killed meanwhile; then there is nothing to restore.
-        let interrupted = ptrace::interrupt(self.thread).is_ok() && ptrace::cont(self.thread, None).is_ok();
-        if interrupted && wait_interrupted(self.thread).is_ok() {
-            let _ = ptrace::setregs(self.thread, self.saved);
+        if self.at != At::Interrupt {
+            let _ = ptrace::interrupt(self.thread);
+            let _ = self.wait_for_interrupt();
         }
+        let _ = ptrace::setregs(self.thread, restart::resumed(self.saved, Again::All));
         let _ = set_signal_mask(self.thread.as_raw(), self.mask);
         let _ = ptrace::detach(self.thread, None);
-        if self.stop_pending {
+        if self.stop_pending && !procfs::is_continued(self.process) {
             let _ = nix::sys::signal::kill(Pid::from_raw(self.process as i32), Signal::SIGSTOP);
         }
     }
 
-    fn run_to_syscall_stop(&mut self) -> Result<(), InjectError> {
+    /// Lets the thread come to the stop that it was interrupted for. It has our registers: there is no limit.
+    fn wait_for_interrupt(&mut self) -> io::Result<()> {
+        if self.at == At::SystemCall {
+            go(self.thread, 0)?;
+        }
         loop {
-            ptrace::syscall(self.thread, None).map_err(|_| InjectError::Gone(self.process))?;
-            match wait(self.thread, None) {
-                Ok(WaitStatus::PtraceSyscall(_)) => return Ok(()),
-                Ok(WaitStatus::Stopped(_, Signal::SIGSTOP)) => self.stop_pending = true,
-                Ok(WaitStatus::Stopped(..) | WaitStatus::PtraceEvent(..)) => {}
-                _ => return Err(InjectError::Gone(self.process)),
+            match wait(self.thread)? {
+                Stop::Event(_) => break,
+                Stop::SystemCall => go(self.thread, 0)?,
+                Stop::Signal(signal) => {
+                    self.put_off(signal);
+                    go(self.thread, 0)?;
+                }
+                Stop::Ended => return Err(io::ErrorKind::NotFound.into()),
+            }
+        }
+        self.at = At::Interrupt;
+        Ok(())
+    }
+
+    /// All signals but SIGSTOP are blocked. The process stops when we have left.
+    fn put_off(&mut self, signal: i32) {
+        self.stop_pending |= signal == libc::SIGSTOP;
+    }
+
+    fn run_to_syscall_stop(&mut self) -> Result<(), InjectError> {
+        let gone = InjectError::Gone(self.process);
+        self.at = At::Nowhere;
+        loop {
+            if ptrace::syscall(self.thread, None).is_err() {
+                return Err(gone);
+            }
+            match self.wait_while_it_runs() {
+                Ok(Stop::SystemCall) => {
+                    self.at = At::SystemCall;
+                    return Ok(());
+                }
+                Ok(Stop::Signal(signal)) => self.put_off(signal),
+                Ok(Stop::Event(_)) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(InjectError::Stopped(self.process));
+                }
+                Ok(Stop::Ended) | Err(_) => return Err(gone),
+            }
+        }
+    }
+
+    /// Waits for the next stop. Fails if the thread sleeps instead, which no injected call does: its control group is frozen.
+    fn wait_while_it_runs(&self) -> io::Result<Stop> {
+        loop {
+            match wait_within(self.thread, Duration::from_millis(STOP_MS_MAX)) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::TimedOut
+                        && procfs::state(self.thread()) != Some('S') => {}
+                result => return result,
             }
         }
     }
 
     fn find_syscall(&self) -> Result<u64, InjectError> {
         let mappings =
-            procfs::executable_mappings(self.process).map_err(|_| InjectError::Gone(self.process))?;
+            procfs::executable_mappings(self.thread()).map_err(|_| InjectError::Gone(self.process))?;
         for (start, end) in mappings {
             let mut code = vec![0; (end - start) as usize];
             let Ok(len) = self.memory.read_at(&mut code, start) else { continue };
@@ -200,30 +288,31 @@ impl Drop for Tracee {
     }
 }
 
-/// Waits for the next stop of `thread`; polls, because a stop is microseconds away and a blocking wait has no timeout.
-pub(crate) fn wait(thread: Pid, timeout: Option<Duration>) -> io::Result<WaitStatus> {
-    let Some(timeout) = timeout else {
-        return Ok(waitpid(thread, Some(WaitPidFlag::__WALL))?);
-    };
-    let begin = Instant::now();
-    loop {
-        match waitpid(thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG))? {
-            WaitStatus::StillAlive if begin.elapsed() > timeout => return Err(io::ErrorKind::TimedOut.into()),
-            // Not a yield: where all CPUs are busy, one who slept is let in first.
-            WaitStatus::StillAlive => std::thread::sleep(Duration::from_micros(20)),
-            status => return Ok(status),
-        }
+/// Has a thread that was interrupted and is about to be let go continue the call that it waited in.
+pub(crate) fn go_on(thread: Pid, again: Again) {
+    let Ok(registers) = ptrace::getregs(thread) else { return };
+    let resumed = restart::resumed(registers, again);
+    if resumed.rax != registers.rax {
+        let _ = ptrace::setregs(thread, resumed);
     }
 }
 
 /// Waits until an interrupt takes effect; signals that arrive first are delivered as if nobody had been there.
 fn wait_interrupted(thread: Pid) -> io::Result<()> {
+    let begin = Instant::now();
+    let is_ready = || procfs::state(thread.as_raw() as u32) == Some('R');
     loop {
-        match wait(thread, Some(Duration::from_millis(STOP_MS_MAX)))? {
-            WaitStatus::PtraceEvent(..) => return Ok(()),
-            WaitStatus::Stopped(_, signal) => ptrace::cont(thread, signal)?,
-            WaitStatus::PtraceSyscall(_) => ptrace::cont(thread, None)?,
-            _ => return Err(io::ErrorKind::NotFound.into()),
+        match wait_within(thread, Duration::from_millis(STOP_MS_MAX)) {
+            Ok(Stop::Event(_)) => return Ok(()),
+            Ok(Stop::Signal(signal)) => go(thread, signal)?,
+            Ok(Stop::SystemCall) => go(thread, 0)?,
+            Ok(Stop::Ended) => return Err(io::ErrorKind::NotFound.into()),
+            Err(error) => {
+                let is_late = begin.elapsed() > Duration::from_millis(READY_MS_MAX);
+                if is_late || error.kind() != io::ErrorKind::TimedOut || !is_ready() {
+                    return Err(error);
+                }
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,12 +26,25 @@ pub(crate) struct Stream {
 
 struct Tls {
     connection: ServerConnection,
-    /// Pages pass through here, since what encrypts them needs a plain slice.
+    /// What is sent passes through here: one record for each chunk, however small the pieces are.
     scratch: Vec<u8>,
+    inbox: Inbox,
 }
 
-/// Bytes of pages that are encrypted at a time: the most that fit into one TLS record.
+/// Bytes that were received and not decrypted yet. rustls itself would ask the socket for a few kilobytes at a time.
+struct Inbox {
+    bytes: Vec<u8>,
+    unread: Range<usize>,
+}
+
+/// Bytes that are encrypted at a time: the most that fit into one TLS record.
 const TLS_CHUNK: usize = 16 << 10;
+
+/// Encrypted bytes that are sent at a time: the client decrypts the first while we encrypt the next.
+const TLS_SEND: usize = 4 * TLS_CHUNK;
+
+/// Room for what one system call receives: as much as a send.
+const TLS_RECEIVE: usize = 64 << 10;
 
 /// How long a client that was sent away may take to close: a round trip across a slow network.
 const LINGER: Duration = Duration::from_millis(500);
@@ -43,7 +57,8 @@ impl Stream {
     pub(crate) fn tls(socket: Arc<OwnedFd>, mut connection: ServerConnection) -> Self {
         // A batch is bounded already.
         connection.set_buffer_limit(None);
-        let tls = Some(Tls { connection, scratch: vec![0; TLS_CHUNK] });
+        let inbox = Inbox { bytes: vec![0; TLS_RECEIVE], unread: 0..0 };
+        let tls = Some(Tls { connection, scratch: vec![0; TLS_CHUNK], inbox });
         Self { socket, tls, rhythm: Rhythm::default(), deadline: None }
     }
 
@@ -65,7 +80,7 @@ impl Stream {
     /// Waits for bytes and takes what is there; 0 at the end of the stream.
     pub(crate) fn receive(&mut self, buffer: &mut [u8], spinners: &Spinners) -> io::Result<usize> {
         let mut socket = Socket(&self.socket);
-        let Some(Tls { connection, .. }) = &mut self.tls else {
+        let Some(Tls { connection, inbox, .. }) = &mut self.tls else {
             let buffer = RefCell::new(buffer);
             let attempt = || match recv(&*self.socket, &mut **buffer.borrow_mut(), RecvFlags::DONTWAIT) {
                 Err(Errno::AGAIN | Errno::INTR) => None,
@@ -73,17 +88,28 @@ impl Stream {
             };
             return self.rhythm.wait(spinners, attempt, || socket.read(&mut buffer.borrow_mut()));
         };
+        let mut filled = 0;
         loop {
-            match connection.reader().read(buffer) {
+            match connection.reader().read(&mut buffer[filled..]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // A peer that just closes is no attack here: every frame tells its length.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-                result => return result,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(filled),
+                Ok(count @ 1..) if filled + count < buffer.len() => {
+                    filled += count;
+                    continue;
+                }
+                result => return result.map(|count| filled + count),
             }
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            if connection.read_tls(&mut socket)? == 0 {
+            if inbox.unread.is_empty() {
+                if filled > 0 {
+                    return Ok(filled);
+                }
+                inbox.unread = 0..socket.read(&mut inbox.bytes)?;
+            }
+            if connection.read_tls(inbox)? == 0 {
                 return Ok(0);
             }
             let state = connection.process_new_packets();
@@ -97,24 +123,32 @@ impl Stream {
 
     /// Sends all of a batch.
     pub(crate) fn send(&mut self, batch: &Batch) -> io::Result<()> {
-        let Some(Tls { connection, scratch }) = &mut self.tls else { return send_plain(&self.socket, batch) };
+        let Some(tls) = &mut self.tls else { return send_plain(&self.socket, batch) };
         let mut socket = Socket(&self.socket);
-        for piece in batch.pieces(0) {
-            match piece {
-                Piece::Bytes(bytes) => connection.writer().write_all(bytes)?,
-                Piece::Shared(memory, offset, len) => {
-                    for at in (0..len).step_by(TLS_CHUNK) {
-                        let chunk = &mut scratch[..TLS_CHUNK.min(len - at)];
-                        memory.read(offset + at, chunk);
-                        connection.writer().write_all(chunk)?;
-                    }
+        let (mut filled, mut encrypted) = (0, 0);
+        for mut piece in batch.pieces(0) {
+            while !piece.is_empty() {
+                let count = piece.len().min(TLS_CHUNK - filled);
+                let room = &mut tls.scratch[filled..filled + count];
+                match piece {
+                    Piece::Bytes(bytes) => room.copy_from_slice(&bytes[..count]),
+                    Piece::Shared(memory, offset, _) => memory.read(offset, room),
+                }
+                piece = piece.skip(count);
+                filled += count;
+                if filled == TLS_CHUNK {
+                    tls.connection.writer().write_all(&tls.scratch)?;
+                    filled = 0;
+                    encrypted += TLS_CHUNK;
                 }
             }
+            if encrypted >= TLS_SEND {
+                encrypted = 0;
+                tls.send(&mut socket)?;
+            }
         }
-        while connection.wants_write() {
-            connection.write_tls(&mut socket)?;
-        }
-        Ok(())
+        tls.connection.writer().write_all(&tls.scratch[..filled])?;
+        tls.send(&mut socket)
     }
 
     /// Sends `bytes` with a descriptor on the first of them. Only for plain Unix sockets.
@@ -152,6 +186,25 @@ impl Stream {
     }
 }
 
+impl Tls {
+    /// Sends all that is encrypted.
+    fn send(&mut self, socket: &mut Socket<'_>) -> io::Result<()> {
+        while self.connection.wants_write() {
+            self.connection.write_tls(socket)?;
+        }
+        Ok(())
+    }
+}
+
+impl Read for Inbox {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = buffer.len().min(self.unread.len());
+        buffer[..count].copy_from_slice(&self.bytes[self.unread.start..self.unread.start + count]);
+        self.unread.start += count;
+        Ok(count)
+    }
+}
+
 fn send_plain(socket: &OwnedFd, batch: &Batch) -> io::Result<()> {
     let mut sent = 0;
     while sent < batch.len() {
@@ -176,6 +229,10 @@ impl Read for Socket<'_> {
 impl Write for Socket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         retry(|| send(self.0, bytes, SendFlags::NOSIGNAL))
+    }
+
+    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        retry(|| sendmsg(self.0, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
     }
 
     fn flush(&mut self) -> io::Result<()> {

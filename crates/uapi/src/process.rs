@@ -32,6 +32,47 @@ pub fn set_signal_mask(thread: i32, mask: u64) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Lets a thread go on that the caller has stopped by ptrace, with `signal` delivered to it unless that is 0
+/// (`PTRACE_CONT`). Any signal, real-time ones as well.
+pub fn resume(thread: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: the request takes integers; the address is not used.
+    let result = unsafe { libc::ptrace(libc::PTRACE_CONT, thread, 0usize, signal as usize) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Instructions of a filter that the kernel accepts at most (`BPF_MAXINSNS`).
+const FILTER_LEN_MAX: usize = 4096;
+
+/// The system call filter number `index` of a thread that the caller has stopped by ptrace, the newest is 0
+/// (`PTRACE_SECCOMP_GET_FILTER`). Each instruction is a `struct sock_filter`.
+///
+/// Errors: `ENOENT` if there are no more, `EACCES` without `CAP_SYS_ADMIN`, `EIO` if the kernel lacks
+/// `CONFIG_CHECKPOINT_RESTORE`.
+pub fn seccomp_filter(thread: i32, index: usize) -> io::Result<Vec<[u8; 8]>> {
+    /// `linux/ptrace.h`.
+    const PTRACE_SECCOMP_GET_FILTER: libc::c_uint = 0x420c;
+    let mut filter = vec![[0; 8]; FILTER_LEN_MAX];
+    // SAFETY: the request writes at most as many instructions of eight bytes as the kernel accepts in a filter, for which
+    // `filter` has room, and it outlives the call.
+    let len = unsafe { libc::ptrace(PTRACE_SECCOMP_GET_FILTER, thread, index, filter.as_mut_ptr()) };
+    if len < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    filter.truncate(len as usize);
+    Ok(filter)
+}
+
+/// Whether two processes run in the same address space (`kcmp(2)`).
+///
+/// Errors: `ESRCH`, `EPERM`, `ENOSYS` if the kernel lacks `CONFIG_KCMP`.
+pub fn share_memory(one: u32, other: u32) -> io::Result<bool> {
+    /// `enum kcmp_type` of `linux/kcmp.h`.
+    const KCMP_VM: u64 = 1;
+    // SAFETY: the call takes five integers.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_VM, 0u64, 0u64) };
+    if order < 0 { Err(io::Error::last_os_error()) } else { Ok(order == 0) }
+}
+
 /// Sends `signal` to one thread of a process.
 pub fn signal_thread(pid: u32, thread: u32, signal: i32) -> io::Result<()> {
     // SAFETY: the call takes three integers.

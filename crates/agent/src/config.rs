@@ -1,0 +1,25 @@
+//! What an agent is told when it starts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use rackmem_types::{Bytes, ServerAddress};
+
+/// An agent's configuration.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Where it keeps its state and the VMs' files. Absolute.
+    pub state: PathBuf,
+    /// Where the pagers' control sockets are.
+    pub runtime: PathBuf,
+    /// The `rackmem` program, which starts pagers.
+    pub program: PathBuf,
+    /// The QEMU program.
+    pub qemu: PathBuf,
+    /// Memory servers that lend far memory where a VM names none.
+    pub memory_servers: Vec<ServerAddress>,
+    /// How pagers prove themselves to memory servers, as options of `rackmem attach`.
+    pub far_options: Vec<OsString>,
+    /// RAM that may be promised to VMs; without it, what this machine has.
+    pub pool: Option<Bytes>,
+}

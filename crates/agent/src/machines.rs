@@ -1,0 +1,158 @@
+//! The machines behind the VMs: QEMU processes that are started, found again after an agent has died, and spoken to.
+//!
+//! An open machine is a connection to its monitor, kept as long as its process lives.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rackmem_api::{Problem, VmName};
+use rackmem_qemu::{DirectMachine, Machine, ProcessIdentity, Qemu, image, seed};
+
+use crate::problem::{from_qemu, invalid, system, wrong_state};
+use crate::vm::{VmFiles, VmRecord, machine_config};
+
+/// All machines of this agent.
+#[derive(Debug)]
+pub struct Machines {
+    qemu: Qemu,
+    state: PathBuf,
+    open: Mutex<HashMap<VmName, Open>>,
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    process: ProcessIdentity,
+    machine: Arc<dyn Machine>,
+}
+
+impl Machines {
+    /// Machines of `qemu` with their files below `state`.
+    pub fn new(qemu: Qemu, state: PathBuf) -> Self {
+        Self { qemu, state, open: Mutex::default() }
+    }
+
+    /// What QEMU offers here.
+    pub fn qemu(&self) -> &Qemu {
+        &self.qemu
+    }
+
+    /// The files of a VM.
+    pub fn files(&self, name: &VmName) -> VmFiles {
+        VmFiles::new(&self.state, name)
+    }
+
+    /// Refuses what cannot be started: a missing image, a bad size, something that is no image.
+    pub async fn check(&self, vm: &VmRecord) -> Result<(), Problem> {
+        let spec = &vm.spec;
+        let files = [&spec.boot.kernel, &spec.boot.initrd, &spec.boot.cloud_init];
+        for path in files.into_iter().flatten().chain(&spec.boot.disks) {
+            if !path.is_absolute() {
+                return Err(invalid(format!("{} is not an absolute path: the agent has another directory", path.display())));
+            }
+            if let Err(error) = tokio::fs::metadata(path).await {
+                return Err(invalid(format!("{} cannot be read on this brick: {error}", path.display())));
+            }
+        }
+        let files = self.files(vm.name()).machine().map_err(|error| from_qemu(&error))?;
+        let image = inspect(vm).await?;
+        let config = machine_config(spec, image.as_ref(), &files)?;
+        config.check().map_err(|error| from_qemu(&error))
+    }
+
+    /// Makes a VM's directory and what it boots from.
+    pub async fn prepare(&self, vm: &VmRecord) -> Result<(), Problem> {
+        let files = self.files(vm.name());
+        files.make().map_err(|error| system(&format!("make {}", files.directory().display()), error))?;
+        let Some(from) = vm.spec.boot.cloud_init.as_ref().filter(|path| path.is_dir()) else { return Ok(()) };
+        let path = from.join("user-data");
+        let user_data = std::fs::read(&path)
+            .map_err(|error| invalid(format!("{} cannot be read: {error}", path.display())))?;
+        let machine = files.machine().map_err(|error| from_qemu(&error))?;
+        // Cloud-init does its work once for each instance: a machine that is made anew is another one.
+        let instance = format!("{}-{}", vm.name(), vm.created_ms);
+        seed::write(&machine.seed(), vm.name().as_str(), &instance, &user_data).map_err(|error| from_qemu(&error))
+    }
+
+    /// Starts a VM's machine, its virtual CPUs standing still; or finds the one that was started.
+    pub async fn start(&self, vm: &VmRecord) -> Result<(Arc<dyn Machine>, ProcessIdentity), Problem> {
+        if let Some(found) = self.find(vm).await? {
+            return Ok(found);
+        }
+        let files = self.files(vm.name()).machine().map_err(|error| from_qemu(&error))?;
+        let config = machine_config(&vm.spec, inspect(vm).await?.as_ref(), &files)?;
+        let machine = self.qemu.start(&config, &files).await.map_err(|error| from_qemu(&error))?;
+        self.keep(vm.name(), Arc::new(machine)).await
+    }
+
+    /// The machine of a VM that runs, however it is known: open already, by its record, or by its files.
+    pub async fn find(&self, vm: &VmRecord) -> Result<Option<(Arc<dyn Machine>, ProcessIdentity)>, Problem> {
+        let known = self.lock().get(vm.name()).cloned();
+        if let Some(Open { process, machine }) = known
+            && process.is_alive()
+        {
+            return Ok(Some((machine, process)));
+        }
+        self.forget(vm.name());
+        if let Some(domain) = &vm.domain {
+            return self.find_domain(vm, domain.qmp.clone()).await;
+        }
+        let files = self.files(vm.name()).machine().map_err(|error| from_qemu(&error))?;
+        let found = DirectMachine::find(vm.name().as_str(), &files).await.map_err(|error| from_qemu(&error))?;
+        match found {
+            Some(machine) => self.keep(vm.name(), Arc::new(machine)).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn find_domain(
+        &self,
+        vm: &VmRecord,
+        qmp: Option<PathBuf>,
+    ) -> Result<Option<(Arc<dyn Machine>, ProcessIdentity)>, Problem> {
+        let (Some(process), Some(qmp)) = (vm.alive(), qmp) else { return Ok(None) };
+        let machine = DirectMachine::attach(vm.name().as_str(), &qmp);
+        let machine = machine.await.map_err(|error| from_qemu(&error))?;
+        let (machine, found) = self.keep(vm.name(), Arc::new(machine)).await?;
+        Ok((found == process).then_some((machine, found)))
+    }
+
+    /// The machine of a VM that has to run.
+    pub async fn running(&self, vm: &VmRecord) -> Result<(Arc<dyn Machine>, ProcessIdentity), Problem> {
+        let found = self.find(vm).await?;
+        found.ok_or_else(|| match vm.domain {
+            Some(_) if vm.alive().is_some() => wrong_state(format!(
+                "'{0}' was started by somebody else and its monitor cannot be reached: only its far memory is managed here",
+                vm.name()
+            )),
+            _ => wrong_state(format!("'{0}' does not run: start it with 'rackmem vm start {0}'", vm.name())),
+        })
+    }
+
+    /// Lets go of a machine that has ended.
+    pub fn forget(&self, name: &VmName) {
+        self.lock().remove(name);
+    }
+
+    async fn keep(
+        &self,
+        name: &VmName,
+        machine: Arc<dyn Machine>,
+    ) -> Result<(Arc<dyn Machine>, ProcessIdentity), Problem> {
+        let process = machine.process().await.map_err(|error| from_qemu(&error))?;
+        self.lock().insert(name.clone(), Open { process, machine: Arc::clone(&machine) });
+        Ok((machine, process))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<VmName, Open>> {
+        // Nothing that is done under it can panic half way.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn inspect(vm: &VmRecord) -> Result<Option<image::ImageInfo>, Problem> {
+    match vm.spec.boot.disks.first() {
+        Some(path) => image::inspect(path).await.map(Some).map_err(|error| from_qemu(&error)),
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,176 @@
+//! The pagers of this machine's VMs: processes of their own that outlive the agent, each with its control socket.
+//!
+//! Pagers are started by the command line's own `rackmem attach`, which checks the target and returns once far memory is
+//! in force. All waiting is done on threads that may block; the control protocol is a blocking one.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use futures_util::stream::BoxStream;
+use rackmem_api::Problem;
+use rackmem_api::problem::ProblemType;
+use rackmem_control::{Access, Client, ControlError, DetachReport, TargetStats};
+use rackmem_types::{Bytes, ServerAddress};
+use tokio::process::Command;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::config::AgentConfig;
+
+/// Accesses to a watched page that wait for a slow reader; when it is full the pager waits, and with it the guest.
+const ACCESSES_WAITING: usize = 1024;
+
+/// Words of a failed start that are passed on.
+const LAST_WORDS_BYTES: usize = 2000;
+
+/// All pagers.
+#[derive(Clone, Debug)]
+pub struct Pagers {
+    program: PathBuf,
+    runtime: PathBuf,
+    options: Vec<OsString>,
+}
+
+/// What a new pager is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Far<'a> {
+    /// How much may stay resident.
+    pub local: Bytes,
+    /// The memory servers.
+    pub servers: &'a [ServerAddress],
+    /// At most this much far memory.
+    pub far_max: Option<Bytes>,
+}
+
+impl Pagers {
+    /// The pagers whose sockets are in the configuration's runtime directory.
+    pub fn new(config: &AgentConfig) -> Self {
+        Self {
+            program: config.program.clone(),
+            runtime: config.runtime.clone(),
+            options: config.far_options.clone(),
+        }
+    }
+
+    /// Gives process `pid` far memory; answers when it is in force. Nothing happens if it has.
+    pub async fn attach(&self, pid: u32, far: Far<'_>) -> Result<(), Problem> {
+        if self.is_up(pid).await {
+            return Ok(());
+        }
+        self.start(pid, far).await
+    }
+
+    /// Gives a process whose pager died a new one, which goes on where that ended.
+    pub async fn succeed(&self, pid: u32, far: Far<'_>) -> Result<(), Problem> {
+        self.start(pid, far).await
+    }
+
+    async fn start(&self, pid: u32, far: Far<'_>) -> Result<(), Problem> {
+        let mut command = Command::new(&self.program);
+        command.arg("attach").arg(pid.to_string()).arg(format!("--local={}", far.local.0));
+        for server in far.servers {
+            command.arg(format!("--memory-server={server}"));
+        }
+        if let Some(far_max) = far.far_max {
+            command.arg(format!("--far-max={}", far_max.0));
+        }
+        // The agent's own environment could name other servers.
+        command.env_remove("RACKMEM_MEMORY_SERVER").env("RACKMEM_RUNTIME_DIR", &self.runtime);
+        command.args(&self.options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let backend = |detail: String| Problem::new(ProblemType::Backend, detail);
+        let output = command.output().await.map_err(|error| {
+            backend(format!("cannot start the pager ({}): {error}", self.program.display()))
+        })?;
+        if output.status.success() || self.is_up(pid).await {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr[..output.stderr.len().min(LAST_WORDS_BYTES)]).into_owned();
+        let said = said.trim().trim_start_matches("rackmem:").trim();
+        Err(backend(format!("no far memory: {said}")))
+    }
+
+    /// Whether a pager serves process `pid`.
+    pub async fn is_up(&self, pid: u32) -> bool {
+        self.ask(pid, |_| Ok(())).await.is_ok()
+    }
+
+    /// What the pager of `pid` knows of it; `None` if there is no pager.
+    pub async fn stats(&self, pid: u32) -> Option<TargetStats> {
+        self.ask(pid, |client| client.stats()).await.ok()
+    }
+
+    /// Changes how much of `pid` may stay resident; answers when that is in force.
+    pub async fn limit_set(&self, pid: u32, limit: Bytes) -> Result<(), Problem> {
+        self.ask(pid, move |client| client.limit_set(limit)).await
+    }
+
+    /// Brings all memory of `pid` home and ends its pager. Nothing happens if there is none.
+    pub async fn detach(&self, pid: u32) -> Result<Option<DetachReport>, Problem> {
+        let told = self.ask_raw(pid, |client| client.detach()).await;
+        match told {
+            Ok(report) => Ok(Some(report)),
+            Err(ControlError::NotAttached(_)) => Ok(None),
+            Err(error) => Err(problem(&error)),
+        }
+    }
+
+    /// Each access to the page of `pid` at `address`, until the stream is dropped.
+    pub async fn watch(
+        &self,
+        pid: u32,
+        address: u64,
+    ) -> Result<BoxStream<'static, Result<Access, Problem>>, Problem> {
+        let runtime = self.runtime.clone();
+        let (sender, receiver) = mpsc::channel(ACCESSES_WAITING);
+        let opened = tokio::task::spawn_blocking(move || Client::open_in(&runtime, pid)?.watch(address)).await;
+        let accesses = opened.map_err(internal)?.map_err(|error| problem(&error))?;
+        // A thread of its own: it waits as long as nobody touches the page.
+        std::thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || {
+                for access in accesses {
+                    if sender.blocking_send(access.map_err(|error| problem(&error))).is_err() {
+                        return;
+                    }
+                }
+            })
+            .map_err(internal)?;
+        Ok(Box::pin(ReceiverStream::new(receiver).fuse()))
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        pid: u32,
+        question: impl FnOnce(&mut Client) -> Result<T, ControlError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.ask_raw(pid, question).await.map_err(|error| problem(&error))
+    }
+
+    async fn ask_raw<T: Send + 'static>(
+        &self,
+        pid: u32,
+        question: impl FnOnce(&mut Client) -> Result<T, ControlError> + Send + 'static,
+    ) -> Result<T, ControlError> {
+        let runtime = self.runtime.clone();
+        let asked = tokio::task::spawn_blocking(move || question(&mut Client::open_in(&runtime, pid)?)).await;
+        asked.unwrap_or_else(|error| {
+            Err(ControlError::Broken { pid, source: std::io::Error::other(error.to_string()) })
+        })
+    }
+}
+
+fn problem(error: &ControlError) -> Problem {
+    let kind = match error {
+        ControlError::NotAttached(_) => ProblemType::WrongState,
+        ControlError::Refused(_) => ProblemType::Invalid,
+        _ => ProblemType::Backend,
+    };
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    Problem::new(kind, format!("{error}{cause}"))
+}
+
+fn internal(error: impl std::fmt::Display) -> Problem {
+    Problem::new(ProblemType::Internal, error.to_string())
+}

@@ -1,0 +1,216 @@
+//! Views: what is asked of the store, the machines, the pagers and the host at the moment of a request.
+
+use futures_util::future::join_all;
+use rackmem_api::Problem;
+use rackmem_api::agent::{
+    Accelerator, AcceleratorKind, ElasticView, FarPart, FarState, GuestMemory, HostView, Origin,
+    PagerState, PagerView, VmMemory, VmState, VmView, kind,
+};
+use rackmem_control::TargetStats;
+use rackmem_qemu::{Machine, RunState};
+use rackmem_types::Bytes;
+
+use super::Agent;
+use crate::host;
+use crate::problem::from_store;
+use crate::store::now_ms;
+use crate::vm::{VmRecord, Wanted};
+
+impl Agent {
+    /// All VMs.
+    pub(crate) async fn views(&self) -> Result<Vec<VmView>, Problem> {
+        let records = self.ground.store.vm_list().await.map_err(from_store)?;
+        Ok(join_all(records.iter().map(|record| self.view(record))).await)
+    }
+
+    /// One VM as it is now. What cannot be asked is told as a warning.
+    pub(super) async fn view(&self, record: &VmRecord) -> VmView {
+        let mut warnings = Vec::new();
+        let operation = self.ground.store.operation_running(record.name().as_str()).await.ok().flatten();
+        let found = match self.ground.machines.find(record).await {
+            Ok(found) => found,
+            Err(problem) => {
+                warnings.push(problem.detail);
+                None
+            }
+        };
+        let process = found.as_ref().map(|(_, process)| *process).or_else(|| record.alive());
+        let pager = match process {
+            Some(process) if record.spec.local.is_some() => self.ground.pagers.stats(process.pid).await,
+            _ => None,
+        };
+        let machine = found.as_ref().map(|(machine, _)| machine.as_ref());
+        let running = match machine {
+            Some(machine) => machine.state().await.ok(),
+            None => None,
+        };
+        let memory = memory(record, machine, pager.as_ref(), &mut warnings).await;
+        warnings.extend(pager.iter().flat_map(|stats| stats.warnings.iter().cloned()));
+        let waits = record.spec.local.is_some() && process.is_some() && pager.is_none() && operation.is_none();
+        let (state, reason) = state(record, operation.as_ref().map(|operation| operation.kind.as_str()), running.as_ref(), process.is_some(), waits);
+        let offered = self.ground.machines.qemu();
+        let is_own = record.domain.is_none();
+        VmView {
+            name: record.name().clone(),
+            state,
+            reason,
+            origin: if is_own { Origin::Created } else { Origin::Attached },
+            driver: record.spec.driver,
+            pid: process.map(|process| process.pid),
+            vcpus: record.spec.vcpus,
+            boot: is_own.then(|| record.spec.boot.clone()),
+            accelerator: is_own.then(|| accelerator(&offered.accelerator)),
+            qemu: (is_own && process.is_some()).then(|| offered.capabilities.version_text()),
+            pager: pager_view(record, pager.as_ref(), waits),
+            memory,
+            elastic: record
+                .elastic
+                .map(|bounds| ElasticView { bounds, decisions: record.decisions.clone() }),
+            attachments: record.spec.attachments.clone(),
+            operation: operation.map(|operation| operation.id),
+            warnings,
+            created_ms: record.created_ms,
+            started_ms: record.started_ms.filter(|_| process.is_some()),
+        }
+    }
+
+    pub(super) async fn host_view(&self) -> Result<HostView, Problem> {
+        let store = &self.ground.store;
+        let records = store.vm_list().await.map_err(from_store)?;
+        let pids = records.iter().filter(|vm| vm.spec.local.is_some()).filter_map(|vm| vm.alive());
+        let pagers: Vec<TargetStats> =
+            join_all(pids.map(|process| self.ground.pagers.stats(process.pid))).await.into_iter().flatten().collect();
+        let mut memory = host::memory();
+        memory.pool = self.pool();
+        memory.promised = Bytes(records.iter().map(|vm| vm.promised().0).sum());
+        memory.local = Bytes(pagers.iter().map(|stats| stats.local.0).sum());
+        memory.far = Bytes(pagers.iter().map(|stats| stats.far.0).sum());
+        let qemu = self.ground.machines.qemu();
+        let attachments = store.attachment_list().await.map_err(from_store)?.len();
+        Ok(HostView {
+            name: host::name(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            generation: store.generation().await.map_err(from_store)?,
+            cores: host::cores(),
+            memory,
+            numa: host::numa(),
+            pressure: host::pressure(),
+            power: Some(host::power().await),
+            accelerator: accelerator(&qemu.accelerator),
+            qemu: Some(qemu.capabilities.version_text()),
+            memory_servers: self.ground.config.memory_servers.clone(),
+            vms: records.len() as u32,
+            attachments: attachments as u32,
+            operations: self.engine.count() as u32,
+            started_ms: self.started_ms,
+            now_ms: now_ms(),
+        })
+    }
+}
+
+/// What a VM does, and why where that is not plain.
+fn state(
+    record: &VmRecord,
+    operation: Option<&str>,
+    running: Option<&RunState>,
+    is_alive: bool,
+    waits: bool,
+) -> (VmState, Option<String>) {
+    match (operation, running) {
+        (Some(kind::VM_DELETE), _) => (VmState::Deleting, None),
+        (Some(kind::VM_CREATE), _) => (VmState::Creating, None),
+        (_, Some(RunState::Failed(word))) => (VmState::Failed, Some(format!("QEMU says: {word}"))),
+        (_, Some(RunState::ShutDown)) => (VmState::Stopped, Some("the guest has shut down".to_owned())),
+        (_, Some(RunState::Paused | RunState::Prepared)) => (VmState::Paused, None),
+        _ if waits => (VmState::Waiting, Some("its pager has died; a successor is being started".to_owned())),
+        _ if is_alive => (VmState::Running, None),
+        _ if record.failure.is_some() => (VmState::Failed, record.failure.clone()),
+        _ if record.wanted == Wanted::Stopped => (VmState::Stopped, None),
+        _ => (VmState::Failed, Some("its process has ended".to_owned())),
+    }
+}
+
+async fn memory(
+    record: &VmRecord,
+    machine: Option<&dyn Machine>,
+    pager: Option<&TargetStats>,
+    warnings: &mut Vec<String>,
+) -> VmMemory {
+    let mut memory = VmMemory {
+        target: record.target,
+        max: record.memory_max(),
+        base: record.spec.memory,
+        local_limit: record.spec.local,
+        local: pager.map_or(Bytes(0), |stats| stats.local),
+        far: pager.map_or(Bytes(0), |stats| stats.far),
+        parts: pager.map(far_parts).unwrap_or_default(),
+        ..VmMemory::default()
+    };
+    if let Some(limit) = pager.map(|stats| stats.limit) {
+        memory.local_limit = Some(limit);
+    }
+    let Some(machine) = machine else {
+        memory.size = if record.domain.is_some() { record.spec.memory } else { Bytes(0) };
+        return memory;
+    };
+    match machine.memory().await {
+        Ok(state) => {
+            memory.size = state.usable();
+            memory.base = state.boot;
+            memory.plugged = Bytes(state.in_virtio_mem().0 + state.in_dimms().0);
+            memory.ballooned = state.ballooned();
+        }
+        Err(error) => warnings.push(error.to_string()),
+    }
+    memory.guest = machine.guest_memory().await.ok().flatten().map(|guest| guest_memory(&guest));
+    if pager.is_none() && record.spec.local.is_none() {
+        memory.local = record.alive().map_or(Bytes(0), |process| host::resident(process.pid));
+    }
+    memory
+}
+
+fn far_parts(stats: &TargetStats) -> Vec<FarPart> {
+    let part = |server: &rackmem_control::ServerStats| FarPart {
+        server: server.address.clone(),
+        segment: None,
+        class: None,
+        attachment: None,
+        reserved: server.reserved,
+        used: server.used,
+        state: match server.state.as_str() {
+            "up" => FarState::Up,
+            "lost" => FarState::Lost,
+            _ => FarState::Reconnecting,
+        },
+    };
+    stats.servers.iter().map(part).collect()
+}
+
+/// As the API tells it; what the guest did not say is zero.
+pub(crate) fn guest_memory(guest: &rackmem_qemu::memory::GuestMemory) -> GuestMemory {
+    GuestMemory {
+        total: guest.total.unwrap_or_default(),
+        available: guest.available.unwrap_or_default(),
+        free: guest.free.unwrap_or_default(),
+        swapped_in: guest.swapped_in.unwrap_or_default(),
+        swapped_out: guest.swapped_out.unwrap_or_default(),
+        major_faults: guest.major_faults.unwrap_or_default(),
+        at_ms: guest.updated_s * 1000,
+    }
+}
+
+fn pager_view(record: &VmRecord, stats: Option<&TargetStats>, waits: bool) -> Option<PagerView> {
+    record.spec.local?;
+    match stats {
+        Some(stats) => Some(PagerView { pid: Some(stats.pager_pid), state: PagerState::Up }),
+        None => waits.then_some(PagerView { pid: None, state: PagerState::Restarting }),
+    }
+}
+
+fn accelerator(offered: &rackmem_qemu::Accelerator) -> Accelerator {
+    let kind = match offered.kind {
+        rackmem_qemu::AcceleratorKind::Kvm => AcceleratorKind::Kvm,
+        rackmem_qemu::AcceleratorKind::Tcg => AcceleratorKind::Tcg,
+    };
+    Accelerator { kind, reason: offered.reason.clone() }
+}

@@ -1,0 +1,87 @@
+//! Steps that give a VM far memory, change it, and take it back.
+
+use std::time::Duration;
+
+use rackmem_api::Problem;
+use rackmem_api::agent::Attachment;
+use rackmem_api::problem::ProblemType;
+use rackmem_types::Bytes;
+use tokio::time::{Instant, sleep};
+
+use super::Note;
+use super::life::change;
+use crate::ground::Ground;
+use crate::vm::VmRecord;
+
+/// A pager whose target has ended destroys its segments and ends; a server that does not answer holds it up so long.
+const PAGER_END_MAX: Duration = Duration::from_secs(15);
+
+/// Between two looks at whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+pub(super) async fn attach(ground: &Ground, vm: &VmRecord) -> Result<Note, Problem> {
+    let Some(far) = ground.far(vm).await? else { return Ok(None) };
+    let process = vm.alive().ok_or_else(|| ended(vm))?;
+    ground.pagers.attach(process.pid, far).await?;
+    Ok(None)
+}
+
+/// For a VM of ours the process ends next, and its pager with it. A foreign one goes on and gets its memory back.
+pub(super) async fn undo_attach(ground: &Ground, vm: &VmRecord) -> Result<Note, Problem> {
+    if vm.domain.is_none() { Ok(None) } else { bring_home(ground, vm).await }
+}
+
+pub(super) async fn bring_home(ground: &Ground, vm: &VmRecord) -> Result<Note, Problem> {
+    let Some(process) = vm.alive() else { return Ok(None) };
+    let report = ground.pagers.detach(process.pid).await?;
+    await_end(ground, vm).await?;
+    Ok(report.map(|report| {
+        let fetched = Bytes::from_pages(report.pages_fetched);
+        format!("{fetched} came home in {} ms", report.took_us.div_ceil(1000))
+    }))
+}
+
+pub(super) async fn await_end(ground: &Ground, vm: &VmRecord) -> Result<Note, Problem> {
+    let Some(process) = vm.process else { return Ok(None) };
+    let begin = Instant::now();
+    while ground.pagers.is_up(process.pid).await {
+        if begin.elapsed() > PAGER_END_MAX {
+            return Ok(Some(format!(
+                "the pager of process {} is still giving its far memory back; its memory server may be out of reach",
+                process.pid
+            )));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(None)
+}
+
+pub(super) async fn limit(ground: &Ground, vm: &VmRecord, limit: Bytes) -> Result<Note, Problem> {
+    if let Some(process) = vm.alive() {
+        ground.pagers.limit_set(process.pid, limit).await?;
+    }
+    change(ground, vm, |record| record.spec.local = Some(limit)).await
+}
+
+/// A VM that has attachments takes its far memory from their servers.
+pub(super) async fn attachments(
+    ground: &Ground,
+    vm: &VmRecord,
+    entries: &[Attachment],
+) -> Result<Note, Problem> {
+    change(ground, vm, |record| {
+        record.spec.attachments = entries.iter().map(|entry| entry.id.clone()).collect();
+        record.spec.memory_servers.clear();
+        for entry in entries {
+            if !record.spec.memory_servers.contains(&entry.server) {
+                record.spec.memory_servers.push(entry.server.clone());
+            }
+        }
+    })
+    .await
+}
+
+fn ended(vm: &VmRecord) -> Problem {
+    let detail = format!("the process of '{}' has ended: 'rackmem vm log {0} --source qemu' has its last words", vm.name());
+    Problem::new(ProblemType::Backend, detail)
+}

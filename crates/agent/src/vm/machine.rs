@@ -1,0 +1,60 @@
+//! From what the API asks for to what QEMU is started with.
+
+use rackmem_api::agent::VmSpec;
+use rackmem_api::problem::ProblemType;
+use rackmem_api::{LatencyClass, Problem};
+use rackmem_qemu::image::ImageInfo;
+use rackmem_qemu::{Balloon, Disk, FarNode, Growth, Kernel, MachineConfig, MachineFiles, Network};
+
+/// The words that a kernel gets in any case: where it is to speak, and that plugged memory is to be used at once.
+/// `online_movable` lets the guest give it back later.
+const COMMAND_LINE: &str = "console=ttyS0 memhp_default_state=online_movable";
+
+/// The machine for `spec`, whose first disk, if it has one, is `image`.
+pub(crate) fn machine_config(
+    spec: &VmSpec,
+    image: Option<&ImageInfo>,
+    files: &MachineFiles,
+) -> Result<MachineConfig, Problem> {
+    let boot = &spec.boot;
+    let kernel = boot.kernel.clone().map(|image| Kernel {
+        image,
+        initrd: boot.initrd.clone(),
+        command_line: [COMMAND_LINE, boot.append.as_deref().unwrap_or_default()].join(" ").trim_end().to_owned(),
+    });
+    if boot.disks.len() > 1 {
+        let detail = "a machine has one disk here: give one, and attach others from inside the guest";
+        return Err(Problem::new(ProblemType::Unsupported, detail));
+    }
+    let disk = boot.disks.first().zip(image).map(|(path, image)| Disk { path: path.clone(), format: image.format });
+    let memory_max = spec.memory_max.unwrap_or(spec.memory);
+    let grows = memory_max > spec.memory;
+    Ok(MachineConfig {
+        name: spec.name.as_str().to_owned(),
+        memory: spec.memory,
+        memory_max,
+        vcpus: spec.vcpus,
+        kernel,
+        disk,
+        seed: boot.cloud_init.as_ref().map(|path| if path.is_dir() { files.seed() } else { path.clone() }),
+        growth: Growth { virtio_mem: grows, dimm_slots: 0 },
+        far_node: spec.far_node.filter(|_| grows).map(|class| FarNode { distance: distance(class) }),
+        balloon: Some(Balloon { free_page_reporting: true }),
+        probe: true,
+        network: Network::User,
+        // A filtered process cannot be entered by the pager.
+        sandbox: spec.local.is_none(),
+    })
+}
+
+/// The distance of a latency class as ACPI counts it, where 10 is a processor's own memory and 20 that of the next
+/// socket, about 1.5 to 2 times as slow. Far memory is slower by orders of magnitude; what matters to a guest's kernel is
+/// the order, and that all of it lies beyond any socket.
+pub(super) const fn distance(class: LatencyClass) -> u8 {
+    match class {
+        LatencyClass::Local => 20,
+        LatencyClass::Tray => 40,
+        LatencyClass::Rack => 80,
+        LatencyClass::Interrack => 160,
+    }
+}

@@ -1,0 +1,111 @@
+//! `/v1/attachments` (physical attach) and `/v1/vms/{name}/attachments` (logical attach).
+
+use axum::Json;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::declare;
+use super::served::Served;
+use crate::agent::{AgentApi, Attachment, AttachmentView};
+use crate::answer::{Accepted, ChangeAnswers};
+use crate::change::ChangeHeaders;
+use crate::extract::{Changing, InPath, Nothing};
+use crate::name::{AttachmentId, VmName};
+use crate::problem::Problem;
+
+pub(super) fn routes<T: AgentApi>() -> OpenApiRouter {
+    let router = declare!(OpenApiRouter::default(), T: attachment_list, attachment_show);
+    declare!(router, T: attachment_create, attachment_delete, vm_attachment_add, vm_attachment_remove)
+}
+
+/// All physical attachments, by address.
+#[utoipa::path(
+    get, path = "/v1/attachments", tag = "attachments", operation_id = "attachment_list",
+    responses(
+        (status = 200, body = Vec<AttachmentView>),
+        (status = "default", body = Problem, content_type = "application/problem+json", description = "A problem."),
+    ),
+)]
+async fn attachment_list<T: AgentApi>(
+    Served(agent): Served<T>,
+) -> Result<Json<Vec<AttachmentView>>, Problem> {
+    agent.attachment_list().await.map(Json)
+}
+
+/// One physical attachment.
+#[utoipa::path(
+    get, path = "/v1/attachments/{id}", tag = "attachments", operation_id = "attachment_show",
+    params(("id" = AttachmentId, Path, description = "The attachment.")),
+    responses(
+        (status = 200, body = AttachmentView),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is none."),
+        (status = "default", body = Problem, content_type = "application/problem+json", description = "A problem."),
+    ),
+)]
+async fn attachment_show<T: AgentApi>(
+    Served(agent): Served<T>,
+    InPath(id): InPath<AttachmentId>,
+) -> Result<Json<AttachmentView>, Problem> {
+    agent.attachment_show(id).await.map(Json)
+}
+
+/// Physical attach: makes an entry of the RMC table. The same entry again is no mistake.
+#[utoipa::path(
+    post, path = "/v1/attachments", tag = "attachments", operation_id = "attachment_create",
+    params(ChangeHeaders), request_body = Attachment, responses(ChangeAnswers),
+)]
+async fn attachment_create<T: AgentApi>(
+    Served(agent): Served<T>,
+    Changing { change, body }: Changing<Attachment>,
+) -> Result<Accepted, Problem> {
+    body.check()?;
+    agent.attachment_create(change, body).await.map(Accepted)
+}
+
+/// Removes a physical attachment that belongs to no machine.
+#[utoipa::path(
+    delete, path = "/v1/attachments/{id}", tag = "attachments", operation_id = "attachment_delete",
+    params(("id" = AttachmentId, Path, description = "The attachment."), ChangeHeaders), responses(ChangeAnswers),
+)]
+async fn attachment_delete<T: AgentApi>(
+    Served(agent): Served<T>,
+    InPath(id): InPath<AttachmentId>,
+    Changing { change, body: Nothing {} }: Changing<Nothing>,
+) -> Result<Accepted, Problem> {
+    agent.attachment_delete(change, id).await.map(Accepted)
+}
+
+/// Logical attach: gives a physical attachment to a machine.
+#[utoipa::path(
+    put, path = "/v1/vms/{name}/attachments/{id}", tag = "attachments", operation_id = "vm_attachment_add",
+    params(
+        ("name" = VmName, Path, description = "The machine."),
+        ("id" = AttachmentId, Path, description = "The attachment."),
+        ChangeHeaders,
+    ),
+    responses(ChangeAnswers),
+)]
+async fn vm_attachment_add<T: AgentApi>(
+    Served(agent): Served<T>,
+    InPath((name, id)): InPath<(VmName, AttachmentId)>,
+    Changing { change, body: Nothing {} }: Changing<Nothing>,
+) -> Result<Accepted, Problem> {
+    agent.vm_attachment_add(change, name, id).await.map(Accepted)
+}
+
+/// Takes a physical attachment from a machine; what it held comes home or goes elsewhere first.
+#[utoipa::path(
+    delete, path = "/v1/vms/{name}/attachments/{id}", tag = "attachments", operation_id = "vm_attachment_remove",
+    params(
+        ("name" = VmName, Path, description = "The machine."),
+        ("id" = AttachmentId, Path, description = "The attachment."),
+        ChangeHeaders,
+    ),
+    responses(ChangeAnswers),
+)]
+async fn vm_attachment_remove<T: AgentApi>(
+    Served(agent): Served<T>,
+    InPath((name, id)): InPath<(VmName, AttachmentId)>,
+    Changing { change, body: Nothing {} }: Changing<Nothing>,
+) -> Result<Accepted, Problem> {
+    agent.vm_attachment_remove(change, name, id).await.map(Accepted)
+}

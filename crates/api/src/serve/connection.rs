@@ -1,0 +1,88 @@
+//! One connection: TLS where it is asked for, then requests one after the other, each judged first.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower::ServiceExt;
+
+use super::closing::Closing;
+use super::listen::Stream;
+use super::{Context, HANDSHAKE_MAX, HEAD_MAX};
+use crate::auth::{self, Peer};
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    stream: Stream,
+    peer: Peer,
+    context: &Arc<Context>,
+    router: Router,
+    closing: Closing,
+) {
+    match (stream, &context.tls) {
+        (Stream::Unix(stream), _) => requests(stream, peer, context, router, closing).await,
+        (Stream::Tcp(stream), None) => requests(stream, peer, context, router, closing).await,
+        (Stream::Tcp(stream), Some(tls)) => {
+            match tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                    // The handshake does not succeed without one.
+                    let name = shown.map(auth::certificate_name).unwrap_or_default();
+                    requests(stream, Peer::Certificate(name), context, router, closing).await;
+                }
+                Ok(Err(error)) => tracing::debug!("{peer:?} did not get through the TLS handshake: {error}"),
+                Err(_) => tracing::debug!("{peer:?} did not finish the TLS handshake in {HANDSHAKE_MAX:?}"),
+            }
+        }
+    }
+}
+
+async fn requests<S>(stream: S, peer: Peer, context: &Arc<Context>, router: Router, closing: Closing)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (asked_of, signal, from) = (Arc::clone(context), closing.clone(), peer.clone());
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        answer(request, from.clone(), Arc::clone(&asked_of), router.clone(), signal.clone())
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closing.wait() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("the connection of {peer:?} broke: {error}");
+    }
+}
+
+async fn answer(
+    request: hyper::Request<Incoming>,
+    peer: Peer,
+    context: Arc<Context>,
+    router: Router,
+    closing: Closing,
+) -> Result<Response, std::convert::Infallible> {
+    let identity = match context.guard.judge(&peer, request.headers()) {
+        Ok(identity) => identity,
+        Err(problem) => return Ok(problem.into_response()),
+    };
+    let mut request: Request = request.map(Body::new);
+    request.extensions_mut().insert(identity);
+    request.extensions_mut().insert(closing);
+    router.oneshot(request).await
+}

@@ -1,0 +1,140 @@
+//! `rackmem agent`: the SDM agent of a compute brick, until it is told to end. Its machines and their pagers run on.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use rackmem_agent::AgentConfig;
+use rackmem_api::agent::router;
+use rackmem_api::auth::{Guard, Token};
+use rackmem_api::serve::{Closing, Listen, ServeConfig, Server, TlsFiles};
+use rackmem_types::{Bytes, ServerAddress};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::spawn::{myself, option};
+use crate::{logging, token};
+
+/// Run virtual machines on this machine, and give them far memory
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Where to listen: HOST:PORT or unix:PATH; repeat it for several places
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7080")]
+    pub(crate) listen: Vec<Listen>,
+    /// Where to keep the agent's state and the machines' files
+    #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/rackmem/agent")]
+    pub(crate) state: PathBuf,
+    /// A memory server that lends far memory where a machine names none; repeat it to stripe over several
+    #[arg(long = "memory-server", value_name = "ADDRESS", env = "RACKMEM_MEMORY_SERVER", value_delimiter = ',')]
+    pub(crate) memory_servers: Vec<ServerAddress>,
+    /// RAM that may be promised to machines (default: all of it)
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) pool: Option<Bytes>,
+    /// The QEMU program
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    pub(crate) qemu: PathBuf,
+    /// File with the token that everybody who asks must know
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The agent's certificate, PEM: speak TLS 1.3 and let in only clients with a certificate of the authority
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Certificates of the authority that signs the clients' certificates, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Listen on the network with neither certificates nor a token: whoever reaches the port may do everything
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// File with the token that the memory servers know
+    #[arg(long, value_name = "FILE", env = "RACKMEM_TOKEN_FILE", help_heading = "Far memory")]
+    pub(crate) far_token_file: Option<PathBuf>,
+    /// Certificate to show to the memory servers, PEM
+    #[arg(long, value_name = "FILE", requires_all = ["far_tls_key", "far_tls_ca"], help_heading = "Far memory")]
+    pub(crate) far_tls_cert: Option<PathBuf>,
+    /// Private key of that certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "far_tls_cert", help_heading = "Far memory")]
+    pub(crate) far_tls_key: Option<PathBuf>,
+    /// Certificates of the authority that signs the memory servers' certificates, PEM
+    #[arg(long, value_name = "FILE", requires = "far_tls_cert", help_heading = "Far memory")]
+    pub(crate) far_tls_ca: Option<PathBuf>,
+    /// For tests: end by force at the n-th moment at which a crash makes a difference
+    #[arg(long, value_name = "N", hide = true)]
+    pub(crate) dies_at: Option<u64>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    logging::begin();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("cannot start the agent's threads")?.block_on(serve(arguments))
+}
+
+async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    // The places first: a port that is taken is told before anything is touched.
+    let server = Server::open(&serve_config(arguments)?)?;
+    let agent = rackmem_agent::start(agent_config(arguments)?, arguments.dies_at).await?;
+    let places: Vec<String> = server.places().iter().map(ToString::to_string).collect();
+    // Nobody has to read this line for the agent to serve.
+    let _ = writeln!(io::stdout(), "agent: on {}", places.join(" and "));
+    let closing = Closing::default();
+    let close = closing.clone();
+    tokio::spawn(async move {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! { _ = term.recv() => {} _ = int.recv() => {} }
+        tracing::info!("told to end: machines and pagers run on");
+        close.close();
+        io::Result::Ok(())
+    });
+    server.run(router(Arc::new(agent)), closing).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve_config(arguments: &Arguments) -> anyhow::Result<ServeConfig> {
+    let tls = match (&arguments.tls_cert, &arguments.tls_key, &arguments.tls_ca) {
+        (Some(cert), Some(key), Some(ca)) => {
+            Some(TlsFiles { cert: cert.clone(), key: key.clone(), ca: ca.clone() })
+        }
+        _ => None,
+    };
+    let text = arguments.token_file.as_deref().map(token::read).transpose()?;
+    let token = text.map(|text| Token::new(&String::from_utf8_lossy(&text))).transpose()?;
+    Ok(ServeConfig {
+        listen: arguments.listen.clone(),
+        tls,
+        guard: Guard { token },
+        insecure: arguments.insecure,
+    })
+}
+
+fn agent_config(arguments: &Arguments) -> anyhow::Result<AgentConfig> {
+    let runtime = rackmem_control::directory()?;
+    rackmem_control::prepare(&runtime)?;
+    let absolute = |path: &PathBuf| {
+        std::path::absolute(path).with_context(|| format!("cannot make the path {} absolute", path.display()))
+    };
+    let mut far_options: Vec<OsString> = Vec::new();
+    for (name, file) in [
+        ("--token-file", &arguments.far_token_file),
+        ("--tls-cert", &arguments.far_tls_cert),
+        ("--tls-key", &arguments.far_tls_key),
+        ("--tls-ca", &arguments.far_tls_ca),
+    ] {
+        if let Some(file) = file {
+            far_options.push(option(name, absolute(file)?.as_os_str()));
+        }
+    }
+    Ok(AgentConfig {
+        state: absolute(&arguments.state)?,
+        runtime: absolute(&runtime)?,
+        program: myself(),
+        qemu: arguments.qemu.clone(),
+        memory_servers: arguments.memory_servers.clone(),
+        far_options,
+        pool: arguments.pool,
+    })
+}

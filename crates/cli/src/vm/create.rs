@@ -1,0 +1,94 @@
+//! `rackmem vm create`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use rackmem_api::agent::{Boot, Driver, VmSpec};
+use rackmem_api::{AttachmentId, LatencyClass, VmName};
+use rackmem_types::{Bytes, ServerAddress};
+
+use super::AgentOptions;
+use super::act::finish;
+
+/// Make a machine and start it
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Its name
+    pub(crate) name: VmName,
+    /// Memory that the guest starts with, for example 4GiB
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Bytes,
+    /// Memory to which it can grow while it runs
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_max: Option<Bytes>,
+    /// How much of it may be in this machine's RAM; the rest is far (default: all of it is local)
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) local: Option<Bytes>,
+    /// Virtual processors
+    #[arg(long, value_name = "COUNT", default_value = "1")]
+    pub(crate) vcpus: u32,
+    /// A kernel to boot
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// The kernel's initial file system
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// Words for the kernel's command line
+    #[arg(long, value_name = "WORDS", requires = "kernel", allow_hyphen_values = true)]
+    pub(crate) append: Option<String>,
+    /// A disk image to boot, qcow2 or raw
+    #[arg(long, value_name = "FILE")]
+    pub(crate) disk: Vec<PathBuf>,
+    /// Cloud-init seed: an image, or a directory with user-data and meta-data
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cloud_init: Option<PathBuf>,
+    /// A memory server for its far memory, instead of the agent's; repeat it to stripe over several
+    #[arg(long = "memory-server", value_name = "ADDRESS")]
+    pub(crate) memory_servers: Vec<ServerAddress>,
+    /// A physical attachment that lends its far memory
+    #[arg(long = "attachment", value_name = "ID")]
+    pub(crate) attachments: Vec<AttachmentId>,
+    /// Put memory that it grows by into a NUMA node of its own, as far as this: tray, rack or interrack
+    #[arg(long, value_name = "CLASS", requires = "memory_max")]
+    pub(crate) far_node: Option<LatencyClass>,
+    /// Do not start it
+    #[arg(long)]
+    pub(crate) no_start: bool,
+}
+
+impl Arguments {
+    pub(crate) async fn run(&self, agent: &AgentOptions) -> anyhow::Result<ExitCode> {
+        let spec = self.spec()?;
+        let client = agent.changing().await?;
+        let operation = client.vm_create(&spec).await?;
+        let done = if self.no_start { "made" } else { "runs" };
+        finish(agent, &client, operation, &format!("{}: {done}", self.name)).await
+    }
+
+    fn spec(&self) -> anyhow::Result<VmSpec> {
+        // The agent has another working directory, and may be on another machine.
+        let absolute = |path: &PathBuf| std::path::absolute(path);
+        let one = |path: &Option<PathBuf>| path.as_ref().map(absolute).transpose();
+        let boot = Boot {
+            kernel: one(&self.kernel)?,
+            initrd: one(&self.initrd)?,
+            append: self.append.clone(),
+            disks: self.disk.iter().map(absolute).collect::<Result<_, _>>()?,
+            cloud_init: one(&self.cloud_init)?,
+        };
+        Ok(VmSpec {
+            name: self.name.clone(),
+            memory: self.memory,
+            memory_max: self.memory_max,
+            local: self.local,
+            vcpus: self.vcpus,
+            boot,
+            memory_servers: self.memory_servers.clone(),
+            attachments: self.attachments.clone(),
+            far_node: self.far_node,
+            driver: Driver::Qemu,
+            start: !self.no_start,
+        })
+    }
+}

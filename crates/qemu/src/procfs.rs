@@ -1,0 +1,77 @@
+//! Processes as the kernel shows them: which one a number means, and whether it still lives.
+
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// A process that cannot be mistaken for a later one with the same number, while the host runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in the kernel's ticks since the host booted.
+    pub started_ticks: u64,
+}
+
+impl ProcessIdentity {
+    /// Of the process that has this number now; nothing if there is none, or only its remains.
+    pub fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let started_ticks = started_in(&stat)?;
+        Some(Self { pid, started_ticks })
+    }
+
+    /// Whether this very process still lives.
+    pub fn is_alive(&self) -> bool {
+        Self::of(self.pid) == Some(*self)
+    }
+}
+
+/// The start time in a line of `/proc/PID/stat`; nothing for a zombie. The second field is the program's name in
+/// parentheses, which may itself contain anything.
+fn started_in(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    // Field 22; the state was field 3.
+    fields.nth(18)?.parse().ok()
+}
+
+/// Whether the process was started with `path` as one of its arguments.
+pub(crate) fn has_argument(pid: u32, path: &Path) -> bool {
+    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+    let wanted = path.as_os_str().to_owned().into_vec();
+    line.split(|byte| *byte == 0).any(|argument| argument == wanted)
+}
+
+/// Processes that were started with `path` as one of their arguments.
+pub(crate) fn with_argument(path: &Path) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| has_argument(*pid, path)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_itself_and_lives() {
+        let this = ProcessIdentity::of(std::process::id()).unwrap();
+        assert!(this.is_alive());
+        assert!(!ProcessIdentity { started_ticks: this.started_ticks + 1, ..this }.is_alive());
+    }
+
+    #[test]
+    fn names_with_parentheses_do_not_shift_the_fields() {
+        let tail = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        assert_eq!(started_in(&format!("42 (a) b) (c) {tail}")), Some(4711));
+        assert_eq!(started_in("42 (qemu) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711"), None);
+        assert_eq!(started_in("42 (qemu"), None);
+    }
+}

@@ -1,0 +1,188 @@
+//! The rack file: racks, trays, bricks, switches and cables as people write them, in TOML.
+//!
+//! Reading gives the events that register everything, in order, or the first mistake with its line, its column and what is allowed
+//! there. It reads no file: the text is handed in.
+
+mod schema;
+
+use std::fmt;
+use std::ops::Range;
+
+use schema::RackFile;
+
+use crate::{BrickSpec, CableSpec, Event, Name, Offer, Place, Rack, RackError, SwitchSpec};
+
+/// A mistake in a rack file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Line, counted from 1.
+    pub line: usize,
+    /// Column in characters, counted from 1.
+    pub column: usize,
+    /// What is wrong and what is allowed.
+    pub problem: String,
+    /// The line itself.
+    pub text: String,
+    /// How many characters of it are wrong.
+    pub width: usize,
+}
+
+impl std::error::Error for Mistake {}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { line, column, problem, text, width } = self;
+        let gutter = line.to_string().len();
+        writeln!(f, "line {line}, column {column}: {problem}")?;
+        writeln!(f, "{:gutter$} |", "")?;
+        writeln!(f, "{line} | {text}")?;
+        write!(f, "{:gutter$} | {:indent$}{}", "", "", "^".repeat(*width), indent = column - 1)
+    }
+}
+
+impl Mistake {
+    fn new(source: &str, span: Range<usize>, problem: String) -> Self {
+        let at = span.start.min(source.len());
+        let before = source.get(..at).unwrap_or(source);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let text = source[line_start..].lines().next().unwrap_or("");
+        let column = before[line_start..].chars().count() + 1;
+        let end = span.end.clamp(at, line_start + text.len().max(at - line_start));
+        let width = source.get(at..end).map_or(1, |wrong| wrong.chars().count().max(1));
+        Self { line: before.matches('\n').count() + 1, column, problem, text: text.to_owned(), width }
+    }
+}
+
+/// Reads a rack file. Everything in it must be consistent in itself.
+pub fn read(source: &str) -> Result<Vec<Event>, Mistake> {
+    let file: RackFile = toml::from_str(source)
+        .map_err(|error| Mistake::new(source, error.span().unwrap_or(0..0), sentence(error.message())))?;
+    let mut reader = Reader { source, rack: Rack::default(), events: Vec::new() };
+    reader.places(&file)?;
+    reader.bricks(&file)?;
+    reader.switches(&file)?;
+    for cable in file.cable {
+        let cable = cable.into_inner();
+        let span = cable.ends.span();
+        let (ends, latency_ns, mbps) = (cable.ends.into_inner(), cable.latency, cable.bandwidth);
+        reader.add(Event::CableAdded(CableSpec { ends, latency_ns, mbps }), span)?;
+    }
+    Ok(reader.events)
+}
+
+/// The parser's words with ours for what people trip over.
+fn sentence(message: &str) -> String {
+    message.trim().replace('`', "'").replace('\n', "; ")
+}
+
+/// Tries everything on an empty rack, so that the file is judged by the very checks that registration makes.
+struct Reader<'a> {
+    source: &'a str,
+    rack: Rack,
+    events: Vec<Event>,
+}
+
+impl Reader<'_> {
+    fn add(&mut self, event: Event, span: Range<usize>) -> Result<(), Mistake> {
+        let applied = self.rack.apply(&event);
+        applied.map_err(|error| Mistake::new(self.source, span, self.with_known(&error)))?;
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// The error, and for an unknown name those that there are.
+    fn with_known(&self, error: &RackError) -> String {
+        let known: Vec<&Name> = match error {
+            RackError::Unknown { what: "rack", .. } => self.rack.racks().collect(),
+            RackError::Unknown { what: "tray", .. } => self.rack.trays().map(|(tray, _)| tray).collect(),
+            RackError::Unknown { what: "vertex", name } => {
+                return format!("there is no brick or switch '{name}' in this file");
+            }
+            _ => return error.to_string(),
+        };
+        if known.is_empty() {
+            return format!("{error}; this file has none");
+        }
+        let known = known.into_iter().map(Name::to_string).collect::<Vec<_>>().join(", ");
+        format!("{error}; there are: {known}")
+    }
+
+    fn places(&mut self, file: &RackFile) -> Result<(), Mistake> {
+        for rack in &file.rack {
+            let name = &rack.as_ref().name;
+            self.add(Event::RackAdded(name.as_ref().clone()), name.span())?;
+        }
+        for tray in &file.tray {
+            let (name, rack) = (&tray.as_ref().name, &tray.as_ref().rack);
+            let (span, event) = (
+                if self.rack.racks().any(|known| known == rack.as_ref()) { name.span() } else { rack.span() },
+                Event::TrayAdded { name: name.as_ref().clone(), rack: rack.as_ref().clone() },
+            );
+            self.add(event, span)?;
+        }
+        Ok(())
+    }
+
+    fn bricks(&mut self, file: &RackFile) -> Result<(), Mistake> {
+        macro_rules! bricks {
+            ($entries:expr, $entry:ident => $offers:expr) => {
+                for entry in $entries {
+                    let $entry = entry.as_ref();
+                    let (name, tray) = (&$entry.name, &$entry.tray);
+                    let spec = BrickSpec {
+                        name: name.as_ref().clone(),
+                        tray: tray.as_ref().clone(),
+                        ports: $entry.ports,
+                        offers: $offers,
+                        power: $entry.power.into(),
+                        watts: $entry.watts,
+                        address: $entry.address.clone(),
+                    };
+                    let known = self.rack.trays().any(|(known, _)| known == tray.as_ref());
+                    self.add(Event::BrickAdded(spec), if known { name.span() } else { tray.span() })?;
+                }
+            };
+        }
+        bricks!(&file.compute, brick => Offer::Compute { cores: brick.cores, local: brick.local });
+        bricks!(&file.memory, brick => Offer::Memory { size: brick.size });
+        bricks!(&file.accelerator, brick => Offer::Accelerator { model: brick.model.clone(), slots: brick.slots });
+        Ok(())
+    }
+
+    fn switches(&mut self, file: &RackFile) -> Result<(), Mistake> {
+        for entry in &file.switch {
+            let switch = entry.as_ref();
+            let mut span = switch.name.span();
+            let place = match (&switch.tray, &switch.rack) {
+                (Some(tray), Some(_)) => {
+                    let problem =
+                        format!("'{}' stands in a tray or in a rack; name one of them", switch.name.as_ref());
+                    return Err(Mistake::new(self.source, tray.span(), problem));
+                }
+                (Some(tray), None) => {
+                    if !self.rack.trays().any(|(known, _)| known == tray.as_ref()) {
+                        span = tray.span();
+                    }
+                    Place::Tray(tray.as_ref().clone())
+                }
+                (None, Some(rack)) => {
+                    if !self.rack.racks().any(|known| known == rack.as_ref()) {
+                        span = rack.span();
+                    }
+                    Place::Rack(rack.as_ref().clone())
+                }
+                (None, None) => Place::Between,
+            };
+            let spec = SwitchSpec {
+                name: switch.name.as_ref().clone(),
+                place,
+                kind: switch.kind,
+                ports: switch.ports,
+                watts: switch.watts,
+                address: switch.address.clone(),
+            };
+            self.add(Event::SwitchAdded(spec), span)?;
+        }
+        Ok(())
+    }
+}

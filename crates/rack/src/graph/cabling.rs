@@ -1,0 +1,186 @@
+//! Plugging cables, and setting circuits through them.
+
+use petgraph::visit::EdgeRef;
+
+use super::{Cable, CableSpec, Circuit, Edge, Graph, Link, Node, Path, SwitchKind, Vertex};
+use crate::{CircuitId, PortRef, RackError};
+
+impl Graph {
+    /// Plugs a cable, if both ports exist and are free.
+    pub(crate) fn plug(&mut self, spec: CableSpec) -> Result<(), RackError> {
+        let [a, b] = &spec.ends;
+        if a.of == b.of {
+            return Err(RackError::SelfLoop { ends: spec.ends });
+        }
+        let (node_a, node_b) = (self.free_port(a)?, self.free_port(b)?);
+        let kinds = [node_a, node_b].map(|node| self.switch_at(node).map(|switch| switch.spec.kind));
+        let shared = kinds.contains(&Some(SwitchKind::Packet)) && !kinds.contains(&Some(SwitchKind::Circuit));
+        let is_trunk = kinds.iter().all(Option::is_some);
+        let ports = [(node_a, a.port), (node_b, b.port)];
+        let cable = Cable { spec, shared, circuits: 0, stray: [false; 2] };
+        let link = self.inner.add_edge(node_a, node_b, Edge::Cable(Box::new(cable)));
+        for (node, port) in ports {
+            match &mut self.inner[node] {
+                Vertex::Brick(brick) => brick.ports[usize::from(port)] = Some(link),
+                Vertex::Switch(switch) => {
+                    switch.ports[usize::from(port)] = Some(link);
+                    if is_trunk {
+                        switch.trunks.push(link);
+                    }
+                }
+                Vertex::Rack(_) | Vertex::Tray { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Unplugs the cable at `port`, unless a circuit goes through it.
+    pub(crate) fn unplug_at(&mut self, port: &PortRef) -> Result<(), RackError> {
+        let link = self.link_at(port)?.ok_or_else(|| RackError::NoCable { port: port.clone() })?;
+        match self.cable(link) {
+            Some(cable) if cable.circuits > 0 => {
+                let reasons = vec![format!("{} circuits go through it", cable.circuits)];
+                Err(RackError::CableInUse { port: port.clone(), reasons })
+            }
+            _ => {
+                self.unplug(link);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn unplug(&mut self, link: Link) {
+        let Some((a, b)) = self.inner.edge_endpoints(link) else { return };
+        for node in [a, b] {
+            let ports = match &mut self.inner[node] {
+                Vertex::Brick(brick) => &mut brick.ports,
+                Vertex::Switch(switch) => {
+                    switch.trunks.retain(|trunk| *trunk != link);
+                    &mut switch.ports
+                }
+                Vertex::Rack(_) | Vertex::Tray { .. } => continue,
+            };
+            ports.iter_mut().filter(|port| **port == Some(link)).for_each(|port| *port = None);
+        }
+        self.inner.remove_edge(link);
+    }
+
+    /// The vertex of `port`, if the port exists and no cable is in it.
+    fn free_port(&self, port: &PortRef) -> Result<Node, RackError> {
+        if let Some(link) = self.link_at(port)?
+            && let Some(cable) = self.cable(link)
+        {
+            return Err(RackError::PortTaken { port: port.clone(), by: cable.far_end(&port.of).clone() });
+        }
+        self.node(&port.of)
+    }
+
+    /// The cable in `port`, or none; refused if there is no such port.
+    pub(crate) fn link_at(&self, port: &PortRef) -> Result<Option<Link>, RackError> {
+        let node = self.node(&port.of)?;
+        let ports = match &self.inner[node] {
+            Vertex::Brick(brick) => &brick.ports,
+            Vertex::Switch(switch) => &switch.ports,
+            Vertex::Rack(_) | Vertex::Tray { .. } => {
+                return Err(RackError::NoPorts { name: port.of.clone() });
+            }
+        };
+        ports
+            .get(usize::from(port.port))
+            .copied()
+            .ok_or_else(|| RackError::UnknownPort { port: port.clone(), ports: ports.len() })
+    }
+
+    pub(crate) fn cable(&self, link: Link) -> Option<&Cable> {
+        match self.inner.edge_weight(link) {
+            Some(Edge::Cable(cable)) => Some(cable),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn cable_mut(&mut self, link: Link) -> Option<&mut Cable> {
+        match self.inner.edge_weight_mut(link) {
+            Some(Edge::Cable(cable)) => Some(cable),
+            _ => None,
+        }
+    }
+
+    /// The cable that really connects these two ports.
+    pub(crate) fn cable_between(&self, ends: &[PortRef; 2]) -> Option<Link> {
+        let link = self.link_at(&ends[0]).ok().flatten()?;
+        (self.link_at(&ends[1]).ok().flatten() == Some(link)).then_some(link)
+    }
+
+    /// Adds a circuit as an edge and takes its cables. The caller has checked that they have room.
+    pub(crate) fn circuit_add(&mut self, circuit: Circuit) -> Result<(), RackError> {
+        let near = self.node(&circuit.path.near().of)?;
+        let far = self.node(&circuit.path.far().of)?;
+        for ends in &circuit.path.cables {
+            let link =
+                self.cable_between(ends).ok_or_else(|| RackError::NoCable { port: ends[0].clone() })?;
+            if let Some(cable) = self.cable_mut(link) {
+                cable.circuits += 1;
+            }
+        }
+        let id = circuit.id;
+        let link = self.inner.add_edge(near, far, Edge::Circuit(Box::new(circuit)));
+        self.circuits.insert(id, link);
+        Ok(())
+    }
+
+    /// Removes a circuit and frees its cables.
+    pub(crate) fn circuit_remove(&mut self, id: CircuitId) {
+        let Some(Edge::Circuit(circuit)) =
+            self.circuits.remove(&id).and_then(|link| self.inner.remove_edge(link))
+        else {
+            return;
+        };
+        for ends in &circuit.path.cables {
+            if let Some(cable) = self.cable_between(ends).and_then(|link| self.cable_mut(link)) {
+                cable.circuits -= 1;
+            }
+        }
+    }
+
+    pub(crate) fn circuit(&self, id: CircuitId) -> Option<&Circuit> {
+        match self.inner.edge_weight(*self.circuits.get(&id)?) {
+            Some(Edge::Circuit(circuit)) => Some(circuit),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn circuit_mut(&mut self, id: CircuitId) -> Option<&mut Circuit> {
+        match self.inner.edge_weight_mut(*self.circuits.get(&id)?) {
+            Some(Edge::Circuit(circuit)) => Some(circuit),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn circuits(&self) -> impl Iterator<Item = &Circuit> {
+        self.inner.edge_weights().filter_map(|edge| match edge {
+            Edge::Circuit(circuit) => Some(&**circuit),
+            _ => None,
+        })
+    }
+
+    /// The circuits of a brick, with the brick at the other end.
+    pub(crate) fn circuits_of(&self, node: Node) -> impl Iterator<Item = (Node, &Circuit)> {
+        self.inner.edges(node).filter_map(move |edge| match edge.weight() {
+            Edge::Circuit(circuit) => {
+                Some((if edge.source() == node { edge.target() } else { edge.source() }, &**circuit))
+            }
+            _ => None,
+        })
+    }
+
+    /// What is not as `path` needs it: the first cable that is gone or has no room.
+    pub(crate) fn path_obstacle(&self, path: &Path) -> Option<String> {
+        path.cables.iter().find_map(|ends| {
+            let Some(cable) = self.cable_between(ends).and_then(|link| self.cable(link)) else {
+                return Some(format!("the cable {} – {} is gone", ends[0], ends[1]));
+            };
+            (!cable.has_room())
+                .then(|| format!("the cable {} – {} is now used by another circuit", ends[0], ends[1]))
+        })
+    }
+}

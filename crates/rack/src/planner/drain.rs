@@ -1,0 +1,93 @@
+//! Emptying a memory brick: one plan for each reservation that has memory on it.
+
+use rackmem_types::Bytes;
+
+use super::place::{Need, Search};
+use super::refusal::{Refusal, Shortage};
+use super::reserve::{Builder, Found};
+use super::{Plan, Purpose, Step, steps};
+use crate::graph::Role;
+use crate::{Event, Name, Rack, RackError, Reservation, SegmentId};
+
+/// The next plan that moves a reservation's memory off the memory brick `brick`; none if nothing lies on it any more.
+///
+/// Bricks may be woken for it, and the class of each reservation is kept.
+pub fn drain_next(rack: &Rack, brick: &Name) -> Result<Option<Plan>, RackError> {
+    if rack.brick(brick)?.role() != Role::Memory {
+        let holders = rack.reservations().filter(|reservation| holds(reservation, brick));
+        let reasons: Vec<_> =
+            holders.map(|reservation| format!("reservation {} holds some of it", reservation.id)).collect();
+        return if reasons.is_empty() {
+            Ok(None)
+        } else {
+            Err(RackError::InUse { name: brick.clone(), reasons })
+        };
+    }
+    let Some(segment) = rack.segments_on(brick)?.next() else { return Ok(None) };
+    if let Some(group) = &segment.group {
+        let users = segment
+            .users
+            .iter()
+            .map(|user| format!("reservation {user} shares segment {} of {group}", segment.id));
+        return Err(RackError::InUse { name: brick.clone(), reasons: users.collect() });
+    }
+    let Some(user) = segment.users.first() else { return Ok(None) };
+    let reservation = super::applied(rack, *user)?;
+    let here: Vec<SegmentId> = rack
+        .segments_on(brick)?
+        .filter(|segment| segment.users.first() == Some(user))
+        .map(|segment| segment.id)
+        .collect();
+    relocate(rack, reservation, brick, here).map(Some)
+}
+
+/// Every plan of [`drain_next`], each on the rack that the ones before it leave: what a drain would do. The rack stays as it is.
+pub fn drain(rack: &Rack, brick: &Name) -> Result<Vec<Plan>, RackError> {
+    let mut after = rack.clone();
+    after.apply(&Event::Draining { brick: brick.clone(), draining: true })?;
+    let mut plans = Vec::new();
+    while let Some(plan) = drain_next(&after, brick)? {
+        after.apply(&Event::Accepted(Box::new(plan.clone())))?;
+        after.apply(&Event::Done(plan.reservation()))?;
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+fn holds(reservation: &Reservation, brick: &Name) -> bool {
+    reservation.compute == *brick || reservation.accelerator.as_ref().is_some_and(|held| held.brick == *brick)
+}
+
+fn relocate(
+    rack: &Rack,
+    reservation: &Reservation,
+    brick: &Name,
+    here: Vec<SegmentId>,
+) -> Result<Plan, RackError> {
+    let from = rack.graph.brick_node(&reservation.compute)?;
+    let amount = here.iter().filter_map(|id| rack.segment(*id)).map(|segment| segment.pages).sum();
+    let need = Need {
+        role: Role::Memory,
+        amount,
+        ceiling: reservation.request.class,
+        spread: reservation.request.spread.into(),
+        model: None,
+        not: Some(rack.graph.brick_node(brick)?),
+        wake: true,
+    };
+    let memory = Search::new(rack, from).place(&need).ok_or_else(|| {
+        let (class, asked, spread) = (need.ceiling, Bytes::from_pages(amount), reservation.request.spread);
+        Refusal::named(brick, Shortage::Ways { class, asked, spread })
+    })?;
+    let found = Found { from, memory, joined: Vec::new(), accelerator: None };
+    let grant = Builder::of(rack, reservation).grant(&found)?;
+    let mut steps = steps::attach(rack, &grant);
+    // The virtual machine has its pages already: they move, and are not attached anew.
+    steps.retain(|step| !matches!(step, Step::Attach { .. }));
+    let to = grant.mappings.iter().map(|mapping| mapping.segment).collect();
+    steps.push(Step::Migrate { brick: reservation.compute.clone(), from: here.clone(), to });
+    let ending = steps::detach(rack, reservation, &here, false);
+    steps.extend(ending.into_iter().filter(|step| !matches!(step, Step::Detach { .. })));
+    let (parent, purpose) = (rack.generation(), Purpose::Move);
+    Ok(Plan { parent, reservation: reservation.id, purpose, grant, removed: here, steps })
+}

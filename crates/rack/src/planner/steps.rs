@@ -1,0 +1,145 @@
+//! The exact steps of a plan: memory, then switches, then the compute brick; the other way round when it ends.
+
+use std::collections::BTreeMap;
+
+use crate::graph::{Circuit, CircuitState, Path, Power};
+use crate::planner::{Grant, NetPort, Step};
+use crate::{CircuitId, Mapping, Name, Rack, Reservation, SegmentId};
+
+/// The steps that carry out what `grant` adds.
+pub(crate) fn attach(rack: &Rack, grant: &Grant) -> Vec<Step> {
+    let mut steps = power_on(rack, grant);
+    steps.extend(grant.segments.iter().map(|segment| Step::SegmentCreate {
+        brick: segment.brick.clone(),
+        segment: segment.id,
+        start: segment.start,
+        pages: segment.pages,
+    }));
+    // A circuit that another plan is setting may not be there yet; connecting it twice does no harm.
+    let reused = grant.reused.iter().filter_map(|id| rack.circuit(*id));
+    let unsure = reused.filter(|circuit| circuit.state != CircuitState::Up).map(|circuit| &circuit.path);
+    let pairs = crossings(unsure.chain(grant.circuits.iter().map(|(_, path)| path)));
+    steps.extend(pairs.into_iter().map(|(switch, pairs)| Step::Connect { switch, pairs }));
+    for mapping in &grant.mappings {
+        let (server, port) = ends(rack, grant, mapping);
+        steps.push(Step::NetPortAdd {
+            brick: grant.compute.clone(),
+            server,
+            segment: mapping.segment,
+            entry: entry(mapping, port),
+        });
+    }
+    if let Some(accelerator) = &grant.accelerator {
+        steps.push(Step::AcceleratorBind {
+            brick: grant.compute.clone(),
+            accelerator: accelerator.brick.clone(),
+            slots: accelerator.slots,
+        });
+    }
+    if !grant.mappings.is_empty() {
+        let segments = grant.mappings.iter().map(|mapping| mapping.segment).collect();
+        steps.push(Step::Attach { brick: grant.compute.clone(), segments });
+    }
+    steps
+}
+
+/// Every brick of the grant that nobody has seen on yet: the woken ones, and those that another plan is waking.
+fn power_on(rack: &Rack, grant: &Grant) -> Vec<Step> {
+    let mut bricks: Vec<&Name> = grant.segments.iter().map(|segment| &segment.brick).collect();
+    bricks.extend(grant.accelerator.iter().map(|accelerator| &accelerator.brick));
+    bricks.push(&grant.compute);
+    bricks.dedup();
+    bricks.retain(|name| rack.brick(name).is_ok_and(|brick| brick.power() != Power::On));
+    bricks.into_iter().map(|brick| Step::PowerOn { brick: brick.clone() }).collect()
+}
+
+/// The steps that end a reservation's hold on `segments`, and on its accelerator if `whole`.
+pub(crate) fn detach(
+    rack: &Rack,
+    reservation: &Reservation,
+    segments: &[SegmentId],
+    whole: bool,
+) -> Vec<Step> {
+    let compute = &reservation.compute;
+    let (gone, kept): (Vec<&Mapping>, Vec<&Mapping>) =
+        reservation.mappings.iter().partition(|mapping| segments.contains(&mapping.segment));
+    let mut steps = Vec::new();
+    if !gone.is_empty() {
+        let segments = gone.iter().map(|mapping| mapping.segment).collect();
+        steps.push(Step::Detach { brick: compute.clone(), segments });
+    }
+    steps.extend(entries_removed(rack, compute, &gone));
+    let accelerator = reservation.accelerator.as_ref().filter(|_| whole);
+    steps.extend(accelerator.map(|accelerator| Step::AcceleratorUnbind {
+        brick: compute.clone(),
+        accelerator: accelerator.brick.clone(),
+        slots: accelerator.slots,
+    }));
+    let still_used = |id: CircuitId| {
+        let for_accelerator = reservation.accelerator.iter().any(|a| !whole && a.circuit == id);
+        for_accelerator || kept.iter().any(|mapping| mapping.circuit == id)
+    };
+    let idle =
+        reservation.circuits().into_iter().filter(|id| !still_used(*id)).filter_map(|id| rack.circuit(id));
+    let idle = idle.filter(|circuit| is_only_user(circuit, reservation)).map(|circuit| &circuit.path);
+    steps.extend(crossings(idle).into_iter().rev().map(|(switch, pairs)| Step::Disconnect { switch, pairs }));
+    steps.extend(segments_removed(rack, reservation, &gone));
+    steps
+}
+
+pub(crate) fn is_only_user(circuit: &Circuit, reservation: &Reservation) -> bool {
+    circuit.users == [reservation.id]
+}
+
+fn entries_removed(rack: &Rack, compute: &Name, gone: &[&Mapping]) -> Vec<Step> {
+    let entries = gone.iter().filter_map(|mapping| {
+        let server = rack.segment(mapping.segment)?.brick.clone();
+        let port = rack.circuit(mapping.circuit)?.path.near().port;
+        let (brick, segment) = (compute.clone(), mapping.segment);
+        Some(Step::NetPortRemove { brick, server, segment, entry: entry(mapping, port) })
+    });
+    entries.collect()
+}
+
+/// The segments that go with their last user. One that its server has lost is not removed there.
+fn segments_removed(rack: &Rack, reservation: &Reservation, gone: &[&Mapping]) -> Vec<Step> {
+    let last =
+        gone.iter().filter(|mapping| !mapping.lost).filter_map(|mapping| rack.segment(mapping.segment));
+    last.filter(|segment| segment.users == [reservation.id])
+        .map(|segment| Step::SegmentRemove {
+            brick: segment.brick.clone(),
+            segment: segment.id,
+            start: segment.start,
+            pages: segment.pages,
+        })
+        .collect()
+}
+
+/// What each switch has to connect for some paths, in the order in which the paths meet the switches.
+fn crossings<'a>(paths: impl Iterator<Item = &'a Path>) -> Vec<(Name, Vec<[u16; 2]>)> {
+    let mut order: Vec<(Name, Vec<[u16; 2]>)> = Vec::new();
+    let mut places: BTreeMap<Name, usize> = BTreeMap::new();
+    for (switch, pair) in paths.flat_map(Path::crossings) {
+        let place = *places.entry(switch.clone()).or_insert_with(|| {
+            order.push((switch.clone(), Vec::new()));
+            order.len() - 1
+        });
+        order[place].1.push(pair);
+    }
+    order
+}
+
+/// The memory brick at the end of a mapping, and the compute brick's port that leads there.
+fn ends(rack: &Rack, grant: &Grant, mapping: &Mapping) -> (Name, u16) {
+    let fresh = grant.segments.iter().find(|segment| segment.id == mapping.segment);
+    let server = fresh.or_else(|| rack.segment(mapping.segment)).map(|segment| segment.brick.clone());
+    let set = grant.circuits.iter().find(|(id, _)| *id == mapping.circuit).map(|(_, path)| path);
+    let path = set.or_else(|| rack.circuit(mapping.circuit).map(|circuit| &circuit.path));
+    (server.unwrap_or_else(|| grant.compute.clone()), path.map_or(0, |path| path.near().port))
+}
+
+/// A mapping as a NetPort entry: a segment's pages are counted from 0.
+fn entry(mapping: &Mapping, port: u16) -> NetPort {
+    let start = mapping.start;
+    NetPort { start, end: start + mapping.pages, port, offset: -(start as i64) }
+}
