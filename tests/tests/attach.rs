@@ -99,6 +99,27 @@ fn attach_limit_detach_and_attach_again() {
     assert_eq!(process.finish().status.code(), Some(42));
 }
 
+/// A container's processes have other ids inside than outside.
+#[test]
+fn attach_to_a_program_in_another_pid_namespace() {
+    let rack = Rack::start();
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(c_program("patient"));
+    let mut process = Process::start(command.arg(MEMORY_MIB.to_string()).stdin(Stdio::null()), LIMIT);
+    process.expect_line("ready");
+    let outside = process.pid();
+    let children = fs::read_to_string(format!("/proc/{outside}/task/{outside}/children")).unwrap();
+    let pid: u32 = children.trim().parse().unwrap();
+    let before = traces(pid);
+    rack.attach(pid, 32);
+    expect_within(pid, 32);
+    let program = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(program, Signal::USR1).unwrap();
+    process.expect_line("checked");
+    rack.quick(&["detach", &pid.to_string()]);
+    assert_eq!(traces(pid), before, "the detach left traces");
+}
+
 #[test]
 fn what_never_left_is_not_copied() {
     let rack = Rack::start();

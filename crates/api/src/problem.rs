@@ -5,7 +5,9 @@ use std::fmt;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Media type of a problem document.
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -37,7 +39,7 @@ pub struct Problem {
 macro_rules! problem_types {
     ($($(#[$doc:meta])* $name:ident: $status:literal $uri:literal $title:literal;)*) => {
         /// Kinds of problems; each has one HTTP status.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum ProblemType {
             $($(#[$doc])* #[serde(rename = $uri)] $name,)*
         }
@@ -112,6 +114,19 @@ problem_types! {
     /// Something below did not answer in time.
     Timeout: 504 "/problems/timeout" "It took too long";
 }
+
+// By hand, because the derived one does not see names that a macro gives.
+impl PartialSchema for ProblemType {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("The kind of a problem, as a relative URI."))
+            .enum_values(Some(Self::ALL.iter().map(|kind| kind.uri())))
+            .into()
+    }
+}
+
+impl ToSchema for ProblemType {}
 
 impl Problem {
     /// A problem of the kind with a sentence that says what is wrong and what to do.

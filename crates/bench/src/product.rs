@@ -3,17 +3,22 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use rackmem_control::TargetStats;
 use rackmem_types::Bytes;
 
 use crate::process::{Daemon, call, free_port, on_cpu, own_program};
+use crate::undo::{self, Undo};
 
-/// The `rackmem` program: `RACKMEM_BIN`, or the one built beside this program.
+/// The `rackmem` program: `RACKMEM_BIN`, or the one built beside this program. Its pagers' sockets and logs are in a
+/// directory of their own, which goes at the end.
 #[derive(Clone, Debug)]
 pub(crate) struct Product {
     program: PathBuf,
+    sockets: PathBuf,
+    _undo: Arc<Undo>,
 }
 
 /// A memory server of this machine, ended when this is dropped.
@@ -35,7 +40,20 @@ impl Product {
             "there is no {}: build it with `cargo build --release -p rackmem-cli`",
             program.display()
         );
-        Ok(Self { program })
+        let (sockets, undo) = undo::temporary_directory()?;
+        Ok(Self { program, sockets, _undo: Arc::new(undo) })
+    }
+
+    /// Where the pagers' sockets are.
+    pub(crate) fn sockets(&self) -> &Path {
+        &self.sockets
+    }
+
+    /// `rackmem`, to be given its arguments.
+    fn command(&self, cpu: Option<usize>) -> Command {
+        let mut command = on_cpu(cpu, &self.program);
+        command.env("RACKMEM_RUNTIME_DIR", &self.sockets);
+        command
     }
 
     /// Starts a memory server on a free loopback port.
@@ -43,7 +61,7 @@ impl Product {
         let port = free_port()?;
         let address = format!("127.0.0.1:{port}");
         let daemon = Daemon::spawn(
-            on_cpu(cpu, &self.program)
+            self.command(cpu)
                 .arg("memory-server")
                 .args(["--size", &size.0.to_string()])
                 .args(["--listen", &address])
@@ -62,7 +80,7 @@ impl Product {
         cpu: Option<usize>,
         program: &Path,
     ) -> Command {
-        let mut command = on_cpu(cpu, &self.program);
+        let mut command = self.command(cpu);
         command
             .arg("run")
             .args(["--memory-server", &server.address])
@@ -73,7 +91,7 @@ impl Product {
     }
 
     pub(crate) fn attach(&self, pid: u32, server: &MemoryServer, local: Bytes) -> Result<()> {
-        let mut command = Command::new(&self.program);
+        let mut command = self.command(None);
         command
             .args(["attach", &pid.to_string()])
             .args(["--memory-server", &server.address])
@@ -82,11 +100,11 @@ impl Product {
     }
 
     pub(crate) fn detach(&self, pid: u32) -> Result<()> {
-        call(Command::new(&self.program).args(["detach", &pid.to_string()])).map(drop)
+        call(self.command(None).args(["detach", &pid.to_string()])).map(drop)
     }
 
     pub(crate) fn limit(&self, pid: u32, limit: Bytes) -> Result<()> {
-        call(Command::new(&self.program).args(["limit", &pid.to_string(), &limit.0.to_string()])).map(drop)
+        call(self.command(None).args(["limit", &pid.to_string(), &limit.0.to_string()])).map(drop)
     }
 
     /// What `rackmem ps` says of target `pid`.
@@ -107,7 +125,7 @@ impl Product {
     }
 
     fn all_stats(&self) -> Result<Vec<TargetStats>> {
-        let text = call(Command::new(&self.program).args(["ps", "--json"]))?;
+        let text = call(self.command(None).args(["ps", "--json"]))?;
         serde_json::from_str(&text).with_context(|| format!("rackmem ps --json said '{text}'"))
     }
 }

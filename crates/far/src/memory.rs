@@ -141,13 +141,15 @@ impl FarMemory {
     /// Frees every segment on every server that can be reached. Ports must not be used afterwards.
     pub fn destroy(&self) {
         let extents = self.shared.table().extents.clone();
-        for extent in extents {
-            let server = &self.shared.servers[extent.server];
-            if server.is_lost() {
-                continue;
-            }
-            if let Err(error) = server.segment_destroy(&extent) {
-                tracing::warn!(%error, "a segment was not freed; its server frees it after the lease");
+        for (index, server) in self.shared.servers.iter().enumerate().filter(|(_, server)| !server.is_lost())
+        {
+            for extent in extents.iter().filter(|extent| extent.server == index) {
+                let Err(error) = server.segment_destroy(extent) else { continue };
+                tracing::warn!(%error, "segments were not freed; their server frees them after the lease");
+                // A server that cannot be reached for one segment is not asked about the next.
+                if !matches!(error, FarError::Server { .. }) {
+                    break;
+                }
             }
         }
     }

@@ -12,6 +12,7 @@ mod direct;
 mod error;
 mod event;
 pub mod image;
+pub mod libvirt;
 mod machine;
 pub mod memory;
 mod option;

@@ -7,7 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 use crate::LatencyClass;
 use crate::graph::{Brick, Node, Power, Role, Site};
 
-/// Bricks of one role in one place that take more.
+/// Bricks of one role in one place that take more. Memory and accelerator bricks whose ports are all taken are not in its sets: only
+/// who has a circuit to them can have more of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shelf {
     /// Powered bricks with something free, by how much.
@@ -18,6 +19,8 @@ pub(crate) struct Shelf {
     pub(crate) free_on: u64,
     /// Sum over `off`.
     pub(crate) free_off: u64,
+    /// Free on powered bricks that are not in `on` because their ports are taken.
+    pub(crate) free_closed: u64,
 }
 
 const ROLES: usize = 3;
@@ -26,69 +29,109 @@ const ROLES: usize = 3;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Index {
     everywhere: [Shelf; ROLES],
-    /// By the node of a rack or a tray.
-    places: HashMap<Node, [Shelf; ROLES]>,
+    racks: HashMap<Node, [Shelf; ROLES]>,
+    trays: HashMap<Node, [Shelf; ROLES]>,
 }
 
 impl Index {
     pub(crate) fn insert(&mut self, node: Node, brick: &Brick) {
-        self.each(node, brick, |shelf, entry, on| {
-            let (set, sum) = shelf.side(on);
-            if set.insert(entry) {
+        self.each(node, brick, |shelf, entry, side| {
+            let (set, sum) = shelf.side(side);
+            if set.is_none_or(|set| set.insert(entry)) {
                 *sum += entry.0;
             }
         });
     }
 
     pub(crate) fn remove(&mut self, node: Node, brick: &Brick) {
-        self.each(node, brick, |shelf, entry, on| {
-            let (set, sum) = shelf.side(on);
-            if set.remove(&entry) {
+        self.each(node, brick, |shelf, entry, side| {
+            let (set, sum) = shelf.side(side);
+            if set.is_none_or(|set| set.remove(&entry)) {
                 *sum -= entry.0;
             }
         });
     }
 
-    fn each(&mut self, node: Node, brick: &Brick, change: impl Fn(&mut Shelf, (u64, Node), bool)) {
+    fn each(&mut self, node: Node, brick: &Brick, change: impl Fn(&mut Shelf, (u64, Node), Side)) {
         let free = brick.free();
+        let open = brick.open || brick.role() == Role::Compute;
         if !brick.takes_more() || free == 0 {
             return;
         }
         let role = brick.role() as usize;
-        let on = brick.power() != Power::Off;
-        change(&mut self.everywhere[role], (free, node), on);
-        for place in [brick.site.rack, brick.site.tray].into_iter().flatten() {
-            change(&mut self.places.entry(place).or_default()[role], (free, node), on);
+        let side = match brick.power() {
+            Power::Off => Side::Off,
+            _ if open => Side::On,
+            _ => Side::Closed,
+        };
+        change(&mut self.everywhere[role], (free, node), side);
+        let rack = brick.site.rack.map(|rack| self.racks.entry(rack).or_default());
+        let tray = brick.site.tray.map(|tray| self.trays.entry(tray).or_default());
+        for shelves in [rack, tray].into_iter().flatten() {
+            change(&mut shelves[role], (free, node), side);
         }
     }
 
-    /// The shelves of all bricks and of each place that has something, to compare.
-    pub(crate) fn shelves(&self) -> (&[Shelf; ROLES], Vec<(Node, &[Shelf; ROLES])>) {
-        let used = |shelves: &[Shelf; ROLES]| shelves.iter().any(|shelf| *shelf != Shelf::default());
-        let mut places: Vec<_> = self
-            .places
-            .iter()
-            .filter(|(_, shelves)| used(shelves))
-            .map(|(place, shelves)| (*place, shelves))
-            .collect();
-        places.sort_unstable_by_key(|(place, _)| *place);
-        (&self.everywhere, places)
+    /// The shelves of each place of the size of `class`: within one of them, everything is of that class or nearer.
+    pub(crate) fn places(&self, class: LatencyClass) -> impl Iterator<Item = Shelves<'_>> {
+        let (one, many) = match class {
+            LatencyClass::Local => (None, None),
+            LatencyClass::Tray => (None, Some(&self.trays)),
+            LatencyClass::Rack => (None, Some(&self.racks)),
+            LatencyClass::Interrack => (Some(&self.everywhere), None),
+        };
+        one.into_iter().chain(many.into_iter().flat_map(HashMap::values)).map(Shelves)
+    }
+
+    /// Whether both hold the same; places that hold nothing do not count.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let same = |a: &HashMap<Node, [Shelf; ROLES]>, b: &HashMap<Node, [Shelf; ROLES]>| {
+            let empty = Default::default();
+            a.keys()
+                .chain(b.keys())
+                .all(|place| a.get(place).unwrap_or(&empty) == b.get(place).unwrap_or(&empty))
+        };
+        self.everywhere == other.everywhere
+            && same(&self.racks, &other.racks)
+            && same(&self.trays, &other.trays)
     }
 
     /// The shelf that holds every brick within `class` of `site`.
     pub(crate) fn shelf(&self, role: Role, class: LatencyClass, site: Site) -> Option<&Shelf> {
-        let place = match class {
-            LatencyClass::Local => return None,
-            LatencyClass::Tray => site.tray?,
-            LatencyClass::Rack => site.rack?,
-            LatencyClass::Interrack => return Some(&self.everywhere[role as usize]),
+        let shelves = match class {
+            LatencyClass::Local => None,
+            LatencyClass::Tray => self.trays.get(&site.tray?),
+            LatencyClass::Rack => self.racks.get(&site.rack?),
+            LatencyClass::Interrack => Some(&self.everywhere),
         };
-        self.places.get(&place).map(|shelves| &shelves[role as usize])
+        shelves.map(|shelves| &shelves[role as usize])
     }
 }
 
+/// The shelves of one place.
+#[derive(Clone, Copy)]
+pub(crate) struct Shelves<'a>(&'a [Shelf; ROLES]);
+
+impl<'a> Shelves<'a> {
+    pub(crate) fn of(self, role: Role) -> &'a Shelf {
+        &self.0[role as usize]
+    }
+}
+
+/// Where a brick stands on a shelf.
+#[derive(Clone, Copy)]
+enum Side {
+    On,
+    Off,
+    Closed,
+}
+
 impl Shelf {
-    fn side(&mut self, on: bool) -> (&mut BTreeSet<(u64, Node)>, &mut u64) {
-        if on { (&mut self.on, &mut self.free_on) } else { (&mut self.off, &mut self.free_off) }
+    fn side(&mut self, side: Side) -> (Option<&mut BTreeSet<(u64, Node)>>, &mut u64) {
+        match side {
+            Side::On => (Some(&mut self.on), &mut self.free_on),
+            Side::Off => (Some(&mut self.off), &mut self.free_off),
+            Side::Closed => (None, &mut self.free_closed),
+        }
     }
 }

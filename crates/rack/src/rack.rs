@@ -150,6 +150,17 @@ impl Rack {
         }
     }
 
+    /// Looks again whether a further circuit can end at these; those that are no bricks are passed over.
+    pub(crate) fn look_at_ports(&mut self, names: &[Name]) {
+        for name in names {
+            let Ok(brick) = self.graph.brick(name) else { continue };
+            let open = self.graph.has_free_port(brick);
+            if open != brick.open {
+                self.edit_named(name, |brick| brick.open = open);
+            }
+        }
+    }
+
     /// Changes the brick of that name; nothing happens if there is none.
     pub(crate) fn edit_named(&mut self, name: &Name, change: impl FnOnce(&mut Brick)) {
         if let Ok(node) = self.graph.brick_node(name) {

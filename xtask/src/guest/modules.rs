@@ -116,6 +116,19 @@ mod tests {
     }
 
     #[test]
+    fn compressed_modules_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path(), "far.ko", "near");
+        write(directory.path(), "near.ko", "");
+        let xz = Command::new("xz").arg(directory.path().join("far.ko")).status().unwrap();
+        assert!(xz.success());
+        let modules = closure(directory.path(), &["far"]).unwrap();
+        let names: Vec<&str> = modules.iter().map(|module| module.name.as_str()).collect();
+        assert_eq!(names, ["near", "far"]);
+        assert!(modules[1].content.starts_with(b"ELF"));
+    }
+
+    #[test]
     fn a_circle_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         write(directory.path(), "a.ko", "b");

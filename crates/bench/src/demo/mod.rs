@@ -61,7 +61,11 @@ struct Checks {
 pub(crate) fn run() -> Result<()> {
     let product = Product::find()?;
     let server = product.memory_server(POOL, None).context("the memory server")?;
-    eprintln!("memory server with {POOL} on {}", server.address());
+    eprintln!("memory server with {POOL} on {}; Ctrl-C ends everything", server.address());
+    eprintln!(
+        "to watch in another terminal: RACKMEM_RUNTIME_DIR={} rackmem top",
+        product.sockets().display()
+    );
     let outcomes = [redis(&product, &server)?, checker(&product, &server)?];
     print(&outcomes);
     Ok(())
@@ -119,7 +123,7 @@ fn check_all(name: &'static str, redis: &mut Redis, live: &Live) -> Result<u64> 
 
 /// `BGSAVE`, with writes going on meanwhile: the forked child has to see the pages as they were.
 fn snapshot(redis: &mut Redis, live: &Live) -> Result<()> {
-    let mut step = Step::begin("Redis: BGSAVE, writing meanwhile", 1)?;
+    let mut step = Step::begin("Redis: BGSAVE, writing meanwhile", KEYS)?;
     let start = Instant::now();
     redis.call(&["BGSAVE"])?;
     let mut rewritten = 0;
@@ -128,7 +132,8 @@ fn snapshot(redis: &mut Redis, live: &Live) -> Result<()> {
         let first = rewritten % KEYS;
         fill(redis, first..first + BATCH, VALUE)?;
         rewritten += BATCH;
-        step.advance(0, &live.line());
+        let saved = redis.info("persistence", "current_save_keys_processed")?.parse()?;
+        step.reach(saved, &live.line());
     }
     let status = redis.info("persistence", "rdb_last_bgsave_status")?;
     ensure!(status == "ok", "BGSAVE ended with '{status}'");

@@ -25,7 +25,8 @@ impl Step {
     pub(crate) fn begin(name: &'static str, total: u64) -> Result<Self> {
         let now = Instant::now();
         let bar = if std::io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{prefix:36} {bar:24} {percent:>3} %  {msg}")?;
+            // Two lines: what is going on does not fit beside the bar on a terminal of 80 columns.
+            let style = ProgressStyle::with_template("{prefix:38} {bar:34} {percent:>3} %\n  {wide_msg}")?;
             Some(ProgressBar::new(total).with_style(style).with_prefix(name))
         } else {
             eprintln!("{name} …");
@@ -36,7 +37,12 @@ impl Step {
 
     /// `parts` more are done; `note` says what is going on.
     pub(crate) fn advance(&mut self, parts: u64, note: &str) {
-        self.done += parts;
+        self.reach(self.done + parts, note);
+    }
+
+    /// So many parts are done by now.
+    pub(crate) fn reach(&mut self, done: u64, note: &str) {
+        self.done = done;
         if let Some(bar) = &self.bar {
             bar.set_position(self.done);
             bar.set_message(note.to_owned());
@@ -52,7 +58,7 @@ impl Step {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        eprintln!("{:36} {:>6.1} s  {result}", self.name, took.as_secs_f64());
+        eprintln!("{:38} {:>5.1} s  {result}", self.name, took.as_secs_f64());
         took
     }
 }

@@ -6,3 +6,4 @@ mod event;
 mod message;
 
 pub(crate) use client::Qmp;
+pub(crate) use event::event;

@@ -97,6 +97,8 @@ pub struct Brick {
     pub(crate) power: Power,
     pub(crate) reachable: bool,
     pub(crate) draining: bool,
+    /// Whether a further circuit can end at it; kept by [`crate::Rack`] as cables and circuits come and go.
+    pub(crate) open: bool,
     /// A memory brick's pool, or a compute brick's far address space (its NetPort table).
     pub(crate) extents: Extents,
     /// Pages that the memory server holds for somebody we do not know.
@@ -122,6 +124,7 @@ impl Brick {
             site,
             reachable: true,
             draining: false,
+            open: false,
             stray_pages: 0,
             units_used: 0,
             local_used: 0,

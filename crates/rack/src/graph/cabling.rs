@@ -3,7 +3,7 @@
 use petgraph::visit::EdgeRef;
 
 use super::{Cable, CableSpec, Circuit, Edge, Graph, Link, Node, Path, SwitchKind, Vertex};
-use crate::{CircuitId, PortRef, RackError};
+use crate::{CircuitId, Name, PortRef, RackError};
 
 impl Graph {
     /// Plugs a cable, if both ports exist and are free.
@@ -16,22 +16,29 @@ impl Graph {
         let kinds = [node_a, node_b].map(|node| self.switch_at(node).map(|switch| switch.spec.kind));
         let shared = kinds.contains(&Some(SwitchKind::Packet)) && !kinds.contains(&Some(SwitchKind::Circuit));
         let is_trunk = kinds.iter().all(Option::is_some);
-        let ports = [(node_a, a.port), (node_b, b.port)];
+        let ports = [(node_a, a.port, node_b), (node_b, b.port, node_a)];
         let cable = Cable { spec, shared, circuits: 0, stray: [false; 2] };
         let link = self.inner.add_edge(node_a, node_b, Edge::Cable(Box::new(cable)));
-        for (node, port) in ports {
+        for (node, port, other) in ports {
             match &mut self.inner[node] {
                 Vertex::Brick(brick) => brick.ports[usize::from(port)] = Some(link),
                 Vertex::Switch(switch) => {
                     switch.ports[usize::from(port)] = Some(link);
                     if is_trunk {
-                        switch.trunks.push(link);
+                        switch.trunk_add(other, link);
                     }
                 }
                 Vertex::Rack(_) | Vertex::Tray { .. } => {}
             }
         }
         Ok(())
+    }
+
+    /// What is at the other ends of a vertex' cables.
+    pub(crate) fn neighbours(&self, name: &Name) -> Vec<Name> {
+        let edges = self.node(name).into_iter().flat_map(|node| self.inner.edges(node));
+        let cables = edges.filter_map(|edge| self.cable(edge.id()));
+        cables.map(|cable| cable.far_end(name).of.clone()).collect()
     }
 
     /// Unplugs the cable at `port`, unless a circuit goes through it.
@@ -55,7 +62,7 @@ impl Graph {
             let ports = match &mut self.inner[node] {
                 Vertex::Brick(brick) => &mut brick.ports,
                 Vertex::Switch(switch) => {
-                    switch.trunks.retain(|trunk| *trunk != link);
+                    switch.trunk_remove(link);
                     &mut switch.ports
                 }
                 Vertex::Rack(_) | Vertex::Tray { .. } => continue,

@@ -22,6 +22,8 @@ pub(crate) struct Reach {
     from: Node,
     site: Site,
     arrivals: Vec<Option<Arrival>>,
+    /// The widest class in which it reached anything, a brick by a direct cable included; `local` if all ports are taken.
+    widest: LatencyClass,
 }
 
 /// A way, as edges of the graph.
@@ -41,22 +43,31 @@ impl Graph {
         let site = self.brick_at(from).map(|brick| brick.site).unwrap_or_default();
         let mut arrivals: Vec<Option<Arrival>> = vec![None; self.switches];
         let mut queue: BinaryHeap<Reverse<Step>> = BinaryHeap::new();
+        let mut widest = LatencyClass::Local;
         let ports = self.brick_at(from).map_or(&[][..], |brick| &brick.ports);
-        let first = ports.iter().flatten().filter_map(|link| self.onward(*link, from, taken));
-        queue.extend(first.map(|(link, node, ns)| Reverse((ns, LatencyClass::Tray, link, node, None))));
+        for (link, node, ns) in ports.iter().flatten().filter_map(|link| self.onward(*link, from, taken)) {
+            match self.brick_at(node) {
+                Some(other) => widest = widest.max(site.distance(other.site)),
+                None => queue.push(Reverse((ns, LatencyClass::Tray, link, node, None))),
+            }
+        }
         while let Some(Reverse((latency_ns, class_before, by, node, before))) = queue.pop() {
             let Some(switch) = self.switch_at(node) else { continue };
             let class_here = class_before.max(site.distance(switch.site));
             if class_here > class || arrivals[switch.ordinal].is_some() {
                 continue;
             }
+            widest = widest.max(class_here);
             arrivals[switch.ordinal] = Some(Arrival { latency_ns, by, before, class: class_here });
-            let onward = switch.trunks.iter().filter_map(|link| self.onward(*link, node, taken));
+            let onward = switch.trunks.iter().filter_map(|(_, links)| {
+                let ways = links.iter().filter_map(|link| self.onward(*link, node, taken));
+                ways.min_by_key(|(link, _, latency_ns)| (*latency_ns, *link))
+            });
             queue.extend(onward.map(|(link, next, ns)| {
                 Reverse((latency_ns.saturating_add(ns), class_here, link, next, Some(switch.ordinal)))
             }));
         }
-        Reach { from, site, arrivals }
+        Reach { from, site, arrivals, widest }
     }
 
     /// Over `link` away from `node`, if the cable has room: the cable, where it leads, its latency.
@@ -79,7 +90,7 @@ impl Graph {
     ) -> Option<Route> {
         let brick = self.brick_at(to)?;
         let distance = reach.site.distance(brick.site);
-        if distance > class {
+        if distance > class || reach.widest == LatencyClass::Local {
             return None;
         }
         let best = brick

@@ -118,6 +118,9 @@ impl Rack {
             if brick.role() == Role::Compute && brick.extents().count() > crate::NETPORTS_MAX {
                 wrong.push(format!("{} has more NetPort entries than its table holds", brick.name()));
             }
+            if brick.open != self.graph.has_free_port(brick) {
+                wrong.push(format!("{} is not known to have, or to have no, free port", brick.name()));
+            }
             self.audit_capacity(brick, wrong);
         }
     }
@@ -157,7 +160,7 @@ impl Rack {
         if usage != known {
             wrong.push("the projects' use does not add up".to_owned());
         }
-        if index.shelves() != self.index.shelves() {
+        if !index.is_same(&self.index) {
             wrong.push("the index of bricks is stale".to_owned());
         }
         for (expires, id) in &self.expiries {

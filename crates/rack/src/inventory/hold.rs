@@ -81,8 +81,10 @@ impl Rack {
             });
         }
         for (circuit, path) in &grant.circuits {
+            let ends = [path.near().of.clone(), path.far().of.clone()];
             let (path, users) = (path.clone(), vec![id]);
             self.graph.circuit_add(Circuit { id: *circuit, path, state: CircuitState::Planned, users })?;
+            self.look_at_ports(&ends);
         }
         for circuit in &grant.reused {
             if let Some(circuit) = self.graph.circuit_mut(*circuit)
@@ -208,7 +210,9 @@ impl Rack {
             let Some(circuit) = self.graph.circuit_mut(id) else { continue };
             circuit.users.retain(|held_by| *held_by != user);
             if circuit.users.is_empty() {
+                let ends = [circuit.path.near().of.clone(), circuit.path.far().of.clone()];
                 self.graph.circuit_remove(id);
+                self.look_at_ports(&ends);
             }
         }
     }

@@ -28,13 +28,25 @@ impl Rack {
             Event::TrayAdded { name, rack } => self.graph.add_tray(name, rack).map(|_| None),
             Event::BrickAdded(spec) => {
                 let node = self.graph.add_brick(spec.clone())?;
-                self.edit(node, |_| {});
+                if let Some(brick) = self.graph.brick_at(node) {
+                    self.index.insert(node, brick);
+                }
                 Ok(None)
             }
             Event::SwitchAdded(spec) => self.graph.add_switch(spec.clone()).map(|_| None),
-            Event::CableAdded(spec) => self.graph.plug(spec.clone()).map(|()| None),
+            Event::CableAdded(spec) => {
+                self.graph.plug(spec.clone())?;
+                self.look_at_ports(&[spec.ends[0].of.clone(), spec.ends[1].of.clone()]);
+                Ok(None)
+            }
             Event::Removed(name) => self.remove(name).map(|()| None),
-            Event::CableRemoved(port) => self.graph.unplug_at(port).map(|()| None),
+            Event::CableRemoved(port) => {
+                let mut ends = self.graph.neighbours(&port.of);
+                ends.push(port.of.clone());
+                self.graph.unplug_at(port)?;
+                self.look_at_ports(&ends);
+                Ok(None)
+            }
             Event::Draining { brick, draining } => {
                 let node = self.graph.brick_node(brick)?;
                 self.edit(node, |brick| brick.draining = *draining);
@@ -57,7 +69,12 @@ impl Rack {
 
     /// Removes what nothing is reserved of.
     fn remove(&mut self, name: &Name) -> Result<(), RackError> {
-        let Ok(node) = self.graph.brick_node(name) else { return self.graph.remove(name) };
+        let neighbours = self.graph.neighbours(name);
+        let Ok(node) = self.graph.brick_node(name) else {
+            self.graph.remove(name)?;
+            self.look_at_ports(&neighbours);
+            return Ok(());
+        };
         let brick = self.graph.brick(name)?;
         let mut reasons = Vec::new();
         if brick.role() == Role::Memory {
@@ -78,6 +95,7 @@ impl Rack {
         let before = brick.clone();
         self.graph.remove(name)?;
         self.index.remove(node, &before);
+        self.look_at_ports(&neighbours);
         Ok(())
     }
 
@@ -204,6 +222,8 @@ impl Rack {
                 if let Some(cable) = self.graph.cable_mut(link) {
                     let end = usize::from(cable.spec.ends[1] == *port);
                     cable.stray[end] = *connected;
+                    let ends = cable.spec.ends.clone().map(|end| end.of);
+                    self.look_at_ports(&ends);
                 }
             }
             _ => {}

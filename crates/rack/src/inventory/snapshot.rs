@@ -113,7 +113,9 @@ impl Rack {
             if let Some(obstacle) = rack.graph.path_obstacle(&circuit.path) {
                 return Err(RackError::Snapshot(format!("circuit {}: {obstacle}", circuit.id)));
             }
+            let ends = [circuit.path.near().of.clone(), circuit.path.far().of.clone()];
             rack.graph.circuit_add(circuit)?;
+            rack.look_at_ports(&ends);
         }
         for port in snapshot.stray_ports {
             rack.apply(&Event::StrayPort { port, connected: true })?;

@@ -3,13 +3,14 @@
 use super::refusal::{Refusal, Shortage};
 use super::reserve::{Found, surroundings};
 use crate::extents::Extents;
-use crate::graph::{Brick, NETPORTS_MAX, Node, Power, Role};
+use crate::graph::{Brick, NETPORTS_MAX, Node, Role, Site};
+use crate::index::Shelf;
 use crate::reservation::pages_of;
 use crate::{LatencyClass, Name, Rack, RackError, Request};
 
 /// Compute bricks that a request for any brick looks at closely, in each round. The first nearly always will do; where they have
 /// the cores but no ports, a bound keeps one decision below a millisecond.
-const CANDIDATES_MAX: usize = 64;
+const CANDIDATES_MAX: usize = 16;
 
 /// The brick that the request names, and what its surroundings give.
 pub(super) fn named(rack: &Rack, name: &Name, request: &Request) -> Result<Found, RackError> {
@@ -50,31 +51,76 @@ fn table_is_full(extents: &Extents) -> bool {
 /// Any compute brick: powered ones first, the least free cores first; a round that wakes memory only if none did without, and a
 /// compute brick is woken last.
 pub(super) fn any(rack: &Rack, request: &Request) -> Result<Found, RackError> {
+    let mut fitting = false;
     for (wake_compute, wake_memory) in [(false, false), (false, true), (true, false), (true, true)] {
-        let fitting = candidates(rack, request, wake_compute).filter(|(_, brick)| {
-            shortage(brick, request).is_none() && surroundings_might(rack, brick, request, wake_memory)
-        });
-        let found =
-            fitting.take(CANDIDATES_MAX).find_map(|(node, _)| surroundings(rack, node, request, wake_memory));
-        if let Some(found) = found {
-            return Ok(found);
+        let round = Round { rack, request, wake_compute, wake_memory };
+        // The fullest few of all nearly always include one that will do; only then is every place looked at.
+        for candidates in [Round::fullest, Round::everywhere] {
+            let candidates = candidates(&round);
+            fitting |= !candidates.is_empty();
+            let mut nodes = candidates.into_iter().take(CANDIDATES_MAX).map(|(_, node)| node);
+            if let Some(found) = nodes.find_map(|node| surroundings(rack, node, request, wake_memory)) {
+                return Ok(found);
+            }
         }
     }
-    Err(Refusal::anywhere(rack, request).into())
+    Err(Refusal::anywhere(request, fitting).into())
 }
 
-fn candidates<'a>(rack: &'a Rack, request: &Request, off: bool) -> impl Iterator<Item = (Node, &'a Brick)> {
-    let shelf = rack.index.shelf(Role::Compute, LatencyClass::Interrack, crate::graph::Site::default());
-    let set = shelf.map(|shelf| if off { &shelf.off } else { &shelf.on });
-    let enough = (u64::from(request.cores), Node::new(0));
-    let nodes = set.into_iter().flat_map(move |set| set.range(enough..));
-    nodes.filter_map(|&(_, node)| Some((node, rack.graph.brick_at(node)?)))
+/// A round of the search for any compute brick.
+struct Round<'a> {
+    rack: &'a Rack,
+    request: &'a Request,
+    wake_compute: bool,
+    wake_memory: bool,
 }
 
-/// Whether there is enough memory around the brick, wherever it lies: cheap, and right whenever it says no.
-fn surroundings_might(rack: &Rack, brick: &Brick, request: &Request, wake: bool) -> bool {
-    let need = pages_of(request.memory);
-    let shelf = rack.index.shelf(Role::Memory, request.class, brick.site);
-    let there = shelf.map_or(0, |shelf| shelf.free_on + if wake { shelf.free_off } else { 0 });
-    need <= there && (brick.power() != Power::Off || brick.is_idle())
+impl Round<'_> {
+    /// Of the fullest compute bricks that have the cores, those that have enough memory around them.
+    fn fullest(&self) -> Vec<(u64, Node)> {
+        let Some(compute) = self.rack.index.shelf(Role::Compute, LatencyClass::Interrack, Site::default())
+        else {
+            return Vec::new();
+        };
+        let first = self.bricks(compute).take(CANDIDATES_MAX).filter(|(_, node)| {
+            let site = self.rack.graph.brick_at(*node).map(|brick| brick.site).unwrap_or_default();
+            let memory = self.rack.index.shelf(Role::Memory, self.class(), site);
+            self.fits(*node)
+                && memory.map_or(0, |memory| self.memory(memory)) >= pages_of(self.request.memory)
+        });
+        first.collect()
+    }
+
+    /// Of each place that has enough memory within the class, the fullest compute bricks that have the cores; fullest first.
+    fn everywhere(&self) -> Vec<(u64, Node)> {
+        let each = if self.class() == LatencyClass::Tray { 2 } else { CANDIDATES_MAX };
+        let places = self.rack.index.places(self.class());
+        let enough =
+            places.filter(|place| self.memory(place.of(Role::Memory)) >= pages_of(self.request.memory));
+        let mut candidates: Vec<_> = enough
+            .flat_map(|place| {
+                self.bricks(place.of(Role::Compute)).filter(|(_, node)| self.fits(*node)).take(each)
+            })
+            .collect();
+        candidates.sort_unstable();
+        candidates
+    }
+
+    /// Who wants no far memory can be anywhere.
+    fn class(&self) -> LatencyClass {
+        if self.request.memory.0 == 0 { LatencyClass::Interrack } else { self.request.class }
+    }
+
+    fn bricks<'s>(&self, compute: &'s Shelf) -> impl Iterator<Item = (u64, Node)> + use<'s> {
+        let set = if self.wake_compute { &compute.off } else { &compute.on };
+        set.range((u64::from(self.request.cores), Node::new(0))..).copied()
+    }
+
+    fn memory(&self, memory: &Shelf) -> u64 {
+        memory.free_on + memory.free_closed + if self.wake_memory { memory.free_off } else { 0 }
+    }
+
+    fn fits(&self, node: Node) -> bool {
+        self.rack.graph.brick_at(node).is_some_and(|brick| shortage(brick, self.request).is_none())
+    }
 }

@@ -4,11 +4,13 @@
 //! the fullest-to-be first. Only if no class has it powered is a brick woken: as few as possible, each as small as will do,
 //! and what is free on powered bricks is used up beside it, so that no more memory draws power than has to.
 
-use std::collections::BTreeSet;
-
-use crate::graph::{Brick, CircuitState, Link, Node, Reach, Role, Route, Site};
+use crate::graph::{Brick, CircuitState, Link, Node, Power, Reach, Role, Route, Site};
 use crate::index::Shelf;
 use crate::{CircuitId, LatencyClass, Rack};
+
+/// Bricks that one pass over a class tries before it gives up. With free ports on a brick there nearly always is a way to it; where the
+/// switches between have run out of ports, a bound keeps one decision below a millisecond. Racks of fewer bricks are searched in full.
+const LOOKS_MAX: usize = 256;
 
 /// What is to be placed.
 #[derive(Clone, Copy, Debug)]
@@ -68,25 +70,25 @@ impl<'a> Search<'a> {
     /// The pieces for `need`, or none if it cannot be met.
     pub(crate) fn place(&mut self, need: &Need<'_>) -> Option<Vec<Piece>> {
         for class in need.ceiling.far_up_to() {
-            let Some(shelf) = self.rack.index.shelf(need.role, class, self.site) else { continue };
-            if shelf.free_on < need.amount {
+            let Some(stock) = self.stock(need, class) else { continue };
+            if stock.free_on < need.amount {
                 continue;
             }
-            let found = self.smallest(&shelf.on, need.amount, class, need, &[]).map(|piece| vec![piece]);
-            if let Some(pieces) = found.or_else(|| self.several(shelf, class, need, 0)) {
+            let found = self.smallest(stock.at_least(need.amount), need.amount, class, need, &[]);
+            if let Some(pieces) =
+                found.map(|piece| vec![piece]).or_else(|| self.several(&stock, class, need, 0))
+            {
                 return Some(pieces);
             }
         }
-        if !need.wake {
-            return None;
-        }
-        for woken in 1..=need.spread {
+        let woken = if need.wake { need.spread } else { 0 };
+        for woken in 1..=woken {
             for class in need.ceiling.far_up_to() {
-                let Some(shelf) = self.rack.index.shelf(need.role, class, self.site) else { continue };
-                if shelf.free_on + shelf.free_off < need.amount {
+                let Some(stock) = self.stock(need, class) else { continue };
+                if stock.shelf.off.len() < woken || stock.free_on + stock.shelf.free_off < need.amount {
                     continue;
                 }
-                if let Some(pieces) = self.several(shelf, class, need, woken) {
+                if let Some(pieces) = self.several(&stock, class, need, woken) {
                     return Some(pieces);
                 }
             }
@@ -94,20 +96,34 @@ impl<'a> Search<'a> {
         None
     }
 
-    /// The brick of `set` with the least room that is enough, as a piece. Its cables are then taken.
+    /// What there is within `class`.
+    fn stock(&self, need: &Need<'_>, class: LatencyClass) -> Option<Stock<'a>> {
+        let shelf = self.rack.index.shelf(need.role, class, self.site)?;
+        let closed = self.there.iter().filter(|(_, there, _)| *there <= class).filter_map(|(node, ..)| {
+            let brick = self.rack.graph.brick_at(*node)?;
+            let usable =
+                brick.role() == need.role && brick.takes_more() && brick.power() != Power::Off && !brick.open;
+            (usable && brick.free() > 0).then(|| (brick.free(), *node))
+        });
+        let mut closed: Vec<_> = closed.collect();
+        closed.sort_unstable();
+        closed.dedup();
+        let free_on = shelf.free_on + closed.iter().map(|(free, _)| free).sum::<u64>();
+        Some(Stock { shelf, closed, free_on })
+    }
+
+    /// The first that can be used of bricks that have room enough, the least room first. Its cables are then taken.
     fn smallest(
         &mut self,
-        set: &BTreeSet<(u64, Node)>,
+        bricks: impl Iterator<Item = (u64, Node)>,
         amount: u64,
         class: LatencyClass,
         need: &Need<'_>,
         besides: &[Piece],
     ) -> Option<Piece> {
-        let (node, via) = set.range((amount, Node::new(0))..).find_map(|&(_, node)| {
-            let fresh = besides.iter().all(|piece| piece.node != node);
-            let via = if fresh { self.candidate(node, class, need) } else { None };
-            via.map(|via| (node, via))
-        })?;
+        let mut fresh =
+            bricks.filter(|(_, node)| besides.iter().all(|piece| piece.node != *node)).take(LOOKS_MAX);
+        let (node, via) = fresh.find_map(|(_, node)| Some((node, self.candidate(node, class, need)?)))?;
         self.take(&via);
         Some(Piece { node, amount, via })
     }
@@ -115,13 +131,13 @@ impl<'a> Search<'a> {
     /// Pieces on at most `need.spread` bricks, `woken` of them woken; the cables of what is found are then taken.
     fn several(
         &mut self,
-        shelf: &Shelf,
+        stock: &Stock<'_>,
         class: LatencyClass,
         need: &Need<'_>,
         woken: usize,
     ) -> Option<Vec<Piece>> {
         let before = self.taken.len();
-        let pieces = self.gather(shelf, class, need, woken);
+        let pieces = self.gather(stock, class, need, woken);
         if pieces.is_none() && self.taken.len() > before {
             self.taken.truncate(before);
             self.reach = None;
@@ -131,15 +147,15 @@ impl<'a> Search<'a> {
 
     fn gather(
         &mut self,
-        shelf: &Shelf,
+        stock: &Stock<'_>,
         class: LatencyClass,
         need: &Need<'_>,
         woken: usize,
     ) -> Option<Vec<Piece>> {
-        let mut pieces = Vec::new();
+        let mut pieces: Vec<Piece> = Vec::new();
         let mut left = need.amount;
         let powered = need.spread - woken;
-        for &(free, node) in shelf.on.iter().rev() {
+        for (free, node) in stock.largest_first().take(LOOKS_MAX) {
             let slots = (powered - pieces.len()) as u64;
             // What follows is no larger: if even that many of this size do not help, nothing will.
             if slots == 0 || (woken == 0 && free.saturating_mul(slots) < left) {
@@ -147,37 +163,49 @@ impl<'a> Search<'a> {
             }
             if free >= left && !pieces.is_empty() {
                 // The last piece goes where it leaves the least behind.
-                if let Some(last) = self.smallest(&shelf.on, left, class, need, &pieces) {
-                    pieces.push(last);
+                let last = self.smallest(stock.at_least(left), left, class, need, &pieces);
+                if last.is_some() {
+                    pieces.extend(last);
                     return Some(pieces);
                 }
             }
-            let Some(via) = self.candidate(node, class, need) else { continue };
-            self.take(&via);
-            pieces.push(Piece { node, amount: free.min(left), via });
-            left -= free.min(left);
+            left -= self.add(&mut pieces, (free, node), left, class, need);
             if left == 0 {
                 return Some(pieces);
             }
         }
         for still in (1..=woken).rev() {
             if still == 1 {
-                pieces.push(self.smallest(&shelf.off, left, class, need, &pieces)?);
+                let enough = stock.shelf.off.range((left, Node::new(0))..).copied();
+                pieces.push(self.smallest(enough, left, class, need, &pieces)?);
                 return Some(pieces);
             }
-            let largest =
-                shelf.off.iter().rev().filter(|(_, node)| pieces.iter().all(|piece| piece.node != *node));
-            let (free, node, via) = largest
-                .copied()
-                .find_map(|(free, node)| Some((free, node, self.candidate(node, class, need)?)))?;
-            self.take(&via);
-            pieces.push(Piece { node, amount: free.min(left), via });
-            left -= free.min(left);
+            let asleep = stock.shelf.off.iter().rev().copied().take(LOOKS_MAX);
+            let mut fresh = asleep.filter(|(_, node)| pieces.iter().all(|piece| piece.node != *node));
+            let largest = fresh.find(|(_, node)| self.candidate(*node, class, need).is_some())?;
+            drop(fresh);
+            left -= self.add(&mut pieces, largest, left, class, need);
             if left == 0 {
                 return Some(pieces);
             }
         }
         None
+    }
+
+    /// Adds a piece on a brick, if it can be used, and gives how much that is.
+    fn add(
+        &mut self,
+        pieces: &mut Vec<Piece>,
+        (free, node): (u64, Node),
+        left: u64,
+        class: LatencyClass,
+        need: &Need<'_>,
+    ) -> u64 {
+        let Some(via) = self.candidate(node, class, need) else { return 0 };
+        self.take(&via);
+        let amount = free.min(left);
+        pieces.push(Piece { node, amount, via });
+        amount
     }
 
     fn candidate(&mut self, node: Node, class: LatencyClass, need: &Need<'_>) -> Option<Via> {
@@ -207,10 +235,50 @@ impl<'a> Search<'a> {
     /// Speaks for the cables of `via`.
     pub(crate) fn take(&mut self, via: &Via) {
         if let Via::New(route) = via {
-            self.taken.extend(&route.links);
-            self.reach = None;
+            let exclusive = |link: &&Link| self.rack.graph.cable(**link).is_some_and(|cable| !cable.shared);
+            let before = self.taken.len();
+            self.taken.extend(route.links.iter().filter(exclusive));
+            if self.taken.len() > before {
+                self.reach = None;
+            }
         }
     }
+}
+
+/// What there is within a class: bricks with free ports, and bricks without that the compute brick has a circuit to.
+struct Stock<'a> {
+    shelf: &'a Shelf,
+    /// Ascending.
+    closed: Vec<(u64, Node)>,
+    free_on: u64,
+}
+
+impl Stock<'_> {
+    /// Powered bricks with so much room, the least first.
+    fn at_least(&self, amount: u64) -> impl Iterator<Item = (u64, Node)> {
+        let open = self.shelf.on.range((amount, Node::new(0))..).copied();
+        let closed = self.closed.iter().copied().filter(move |(free, _)| *free >= amount);
+        merge(open, closed, |a, b| a < b)
+    }
+
+    /// Powered bricks, the one with most room first.
+    fn largest_first(&self) -> impl Iterator<Item = (u64, Node)> {
+        merge(self.shelf.on.iter().rev().copied(), self.closed.iter().rev().copied(), |a, b| a > b)
+    }
+}
+
+/// Two sorted sequences as one.
+fn merge<T: Copy>(
+    a: impl Iterator<Item = T>,
+    b: impl Iterator<Item = T>,
+    before: impl Fn(T, T) -> bool,
+) -> impl Iterator<Item = T> {
+    let (mut a, mut b) = (a.peekable(), b.peekable());
+    std::iter::from_fn(move || match (a.peek().copied(), b.peek().copied()) {
+        (Some(x), Some(y)) if before(y, x) => b.next(),
+        (Some(_), _) => a.next(),
+        (None, _) => b.next(),
+    })
 }
 
 /// Whether the brick offers accelerators of that model.

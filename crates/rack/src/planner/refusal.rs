@@ -81,8 +81,8 @@ pub enum Shortage {
         cores: u32,
         /// Local memory asked for.
         local: Bytes,
-        /// Compute bricks that have these.
-        fitting: usize,
+        /// Whether some have these, and enough memory somewhere in the class.
+        fitting: bool,
     },
 }
 
@@ -121,12 +121,15 @@ impl fmt::Display for Shortage {
                     "no accelerator brick within class {class} has {slots} free slots and a free way to it"
                 )
             }
-            Self::Compute { cores, local, fitting: 0 } => {
-                write!(f, "no compute brick has {cores} cores and {local} of local memory free")
+            Self::Compute { cores, local, fitting: false } => {
+                write!(
+                    f,
+                    "no compute brick has {cores} cores and {local} of local memory free, and enough far memory in its class"
+                )
             }
-            Self::Compute { cores, local, fitting } => write!(
+            Self::Compute { cores, local, fitting: true } => write!(
                 f,
-                "{fitting} compute bricks have {cores} cores and {local} of local memory free, but none has the rest within the class"
+                "compute bricks have {cores} cores and {local} of local memory free, but none of them has a way to the rest within the class"
             ),
         }
     }
@@ -161,8 +164,7 @@ impl Refusal {
         Self::named(brick.name(), shortage)
     }
 
-    pub(super) fn anywhere(rack: &Rack, request: &Request) -> Self {
-        let fitting = rack.bricks().filter(|brick| compute::shortage(brick, request).is_none()).count();
+    pub(super) fn anywhere(request: &Request, fitting: bool) -> Self {
         Self {
             brick: None,
             shortage: Shortage::Compute { cores: request.cores, local: request.local, fitting },

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::Uri;
+use axum::http::header::LOCATION;
 use axum::http::uri::PathAndQuery;
 use axum::response::{IntoResponse, Response};
 use tower::ServiceExt;
@@ -39,7 +40,14 @@ async fn answer<T: AgentApi>(
     let Some(agent) = find(&name) else { return Problem::not_found("agent", name).into_response() };
     *request.uri_mut() = uri;
     request.extensions_mut().insert(Served(agent));
-    inner.oneshot(request).await.into_response()
+    let mut response = inner.oneshot(request).await.into_response();
+    // Places in answers are below the prefix as well.
+    let place = response.headers().get(LOCATION).and_then(|place| place.to_str().ok());
+    let place = place.and_then(|place| format!("/agents/{name}{place}").parse().ok());
+    if let Some(place) = place {
+        response.headers_mut().insert(LOCATION, place);
+    }
+    response
 }
 
 /// Takes `/agents/NAME` off.
