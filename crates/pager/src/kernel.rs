@@ -87,6 +87,10 @@ pub(crate) trait Inhabitant: Send + Sync {
     fn present(&self, address: u64, count: usize) -> io::Result<Vec<bool>>;
     /// Runs `work` while the program stands still.
     fn paused(&self, work: &mut (dyn FnMut() + Send)) -> Result<(), InjectError>;
+    /// Gives up the rights that the program has given up. `true`: there were some.
+    fn follow_credentials(&self) -> Result<bool, InjectError>;
+    /// Whether the process was told to stop; it then answers only when it goes on.
+    fn is_stopped(&self) -> bool;
     /// Takes everything of ours out of the process, the thread last.
     fn leave(&self, inside: &Inside) -> Result<(), InjectError>;
 }
@@ -216,6 +220,14 @@ impl Inhabitant for Resident {
 
     fn paused(&self, work: &mut (dyn FnMut() + Send)) -> Result<(), InjectError> {
         paused(self.pid(), self.thread(), work)
+    }
+
+    fn follow_credentials(&self) -> Result<bool, InjectError> {
+        self.follow_credentials()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.is_stopped()
     }
 
     fn leave(&self, inside: &Inside) -> Result<(), InjectError> {

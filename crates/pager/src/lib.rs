@@ -159,7 +159,7 @@ pub fn run(config: PagerConfig) -> Result<(), PagerError> {
     // A fault is on the program's critical path, as one of the kernel's own would be. Refused without privilege.
     let _ = rustix::process::setpriority_process(None, NICE);
     let probes = Probes::ask(&config.without)?;
-    check(config.pid, config.exec)?;
+    check(config.pid)?;
     let far = FarMemory::connect(config.far)?;
     let (serving, storing) = (far.port()?, far.port()?);
     let command = process_status(config.pid).map(|status| status.name).unwrap_or_default();
@@ -234,7 +234,11 @@ fn attach(
             tracing::info!(pid, "the program was replaced or ended during the attach: {error}");
             Ok(pause)
         }
-        adopted => adopted.map(|_| pause),
+        Err(error) => {
+            rackmem_inject::dismiss(&resident)?;
+            Err(error)
+        }
+        Ok(_) => Ok(pause),
     }
 }
 
@@ -246,7 +250,7 @@ fn tell(report: &mut Option<File>, line: &str) {
 }
 
 /// What must be so before anything is touched.
-fn check(pid: u32, exec: bool) -> Result<(), PagerError> {
+fn check(pid: u32) -> Result<(), PagerError> {
     let status = process_status(pid).map_err(|_| PagerError::NoProcess(pid))?;
     if status.thread_group != pid {
         return Err(PagerError::Thread { pid, process: status.thread_group });
@@ -256,9 +260,6 @@ fn check(pid: u32, exec: bool) -> Result<(), PagerError> {
     }
     if status.tracer != 0 {
         return Err(PagerError::Traced { pid, tracer: status.tracer });
-    }
-    if status.seccomp != rackmem_inject::Seccomp::Off && !exec {
-        return Err(PagerError::Seccomp(pid));
     }
     if procfs::is_entered(pid) {
         return Err(PagerError::Entered(pid));

@@ -291,6 +291,14 @@ impl Inhabitant for SimInhabitant {
         Ok(())
     }
 
+    fn follow_credentials(&self) -> Result<bool, InjectError> {
+        Ok(false)
+    }
+
+    fn is_stopped(&self) -> bool {
+        false
+    }
+
     fn leave(&self, inside: &Inside) -> Result<(), InjectError> {
         let _session = self.session.lock().unwrap();
         let staging = inside.staging..inside.staging + crate::space::STAGING_BYTES;
