@@ -141,7 +141,10 @@ impl World {
                 let Some(plan) = self.plans.get(&id).filter(|_| under_way) else { return };
                 let begun = usize::from(begun) % (plan.undoable_until() + 1);
                 planner::undo(&self.rack, plan, begun).unwrap();
-                self.rack.apply(&Event::Undone(id)).unwrap();
+                self.rack.apply(&Event::Undoing(id)).unwrap();
+                if begun.is_multiple_of(2) {
+                    self.rack.apply(&Event::Undone(id)).unwrap();
+                }
             }
             Action::Release(which) => {
                 let Some(id) = self.pick(which) else { return };
@@ -164,8 +167,11 @@ impl World {
             Action::Expire => {
                 let due: Vec<_> = self.rack.due(Timestamp(5)).collect();
                 for id in due {
-                    let ended = self.rack.apply(&Event::Expired(id)).unwrap().ended.unwrap();
-                    assert_eq!(ended.state, State::Expired);
+                    match self.rack.apply(&Event::Expired(id)) {
+                        Ok(effect) => assert_eq!(effect.ended.unwrap().state, State::Expired),
+                        // It came to be the last user of a circuit, which has to be disconnected first.
+                        Err(_) => self.accept(planner::release(&self.rack, id).unwrap()),
+                    }
                 }
             }
             Action::Keep(compute, pages) => {

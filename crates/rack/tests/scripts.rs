@@ -81,6 +81,7 @@ impl Script {
                 let plan = &self.plans[&id().0];
                 let steps = planner::undo(&self.rack, plan, words[2].parse().unwrap())?;
                 steps.iter().for_each(|step| writeln!(self.out, "  {step}").unwrap());
+                self.event(&Event::Undoing(id()))?;
                 self.event(&Event::Undone(id()))
             }
             "expire" => {
