@@ -1,5 +1,7 @@
 //! The rack file: what is read, and how mistakes are shown.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use rackmem_rack::{Rack, file};
 
 const START: &str = "[[rack]]\nname = \"r1\"\n[[tray]]\nname = \"t1\"\nrack = \"r1\"\n";

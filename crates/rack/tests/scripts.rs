@@ -1,6 +1,8 @@
 //! Command scripts over a rack, and what comes of them, reviewed as behaviour. Each `tests/scripts/*.txt` is a script; its output is
 //! the snapshot beside it (`cargo insta review`).
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::collections::BTreeMap;

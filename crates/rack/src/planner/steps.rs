@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::graph::{CircuitState, Path, Power};
 use crate::planner::{Grant, NetPort, Step};
-use crate::{CircuitId, Mapping, Name, Rack, Reservation, SegmentId};
+use crate::{CircuitId, Mapping, Name, Rack, Reservation, ReservationId, SegmentId, State};
 
 /// The steps that carry out what `grant` adds.
 pub(crate) fn attach(rack: &Rack, grant: &Grant) -> Vec<Step> {
@@ -109,7 +109,11 @@ fn entries_removed(rack: &Rack, compute: &Name, gone: &[&Mapping]) -> Vec<Step> 
 fn segments_removed(rack: &Rack, reservation: &Reservation, gone: &[&Mapping]) -> Vec<Step> {
     let last =
         gone.iter().filter(|mapping| !mapping.lost).filter_map(|mapping| rack.segment(mapping.segment));
-    last.filter(|segment| segment.users == [reservation.id])
+    // Of several who leave a group at the same time, the one who began last removes what they shared.
+    let leaves = |user: &ReservationId| {
+        *user == reservation.id || rack.reservation(*user).is_ok_and(|other| other.state == State::Releasing)
+    };
+    last.filter(|segment| segment.users.iter().all(leaves))
         .map(|segment| Step::SegmentRemove {
             brick: segment.brick.clone(),
             segment: segment.id,
