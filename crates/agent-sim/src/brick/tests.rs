@@ -2,7 +2,7 @@
 //! nothing is left in the end.
 
 use proptest::prelude::*;
-use rackmem_api::agent::{Attachment, Boot, Driver, ElasticBounds, ResizeRequest, VmSpec};
+use rackmem_api::agent::{Attachment, Boot, Driver, ElasticBounds, ResizeRequest, VmSpec, VmState};
 use rackmem_api::change::Change;
 use rackmem_api::operation::OperationFilter;
 use rackmem_api::{AttachmentId, Generation, LatencyClass, OperationState, VmName};
@@ -110,7 +110,8 @@ fn check(brick: &Brick) {
             "more than was promised: {vm:?}"
         );
         assert_eq!(vm.local().0 + vm.far().0, if vm.is_on() { vm.used.0 } else { 0 }, "{vm:?}");
-        assert_eq!(vm.is_on(), vm.pid.is_some(), "{vm:?}");
+        let runs = matches!(vm.state, VmState::Running | VmState::Paused);
+        assert!(vm.is_on() == runs || vm.state == VmState::Deleting, "{vm:?}");
         for id in &vm.attachments {
             assert!(brick.attachments.contains_key(id), "'{}' has attachment '{id}', which is gone", vm.name);
             let owners = brick.vms.values().filter(|other| other.attachments.contains(id)).count();

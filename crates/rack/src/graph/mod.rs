@@ -177,7 +177,10 @@ impl Graph {
     }
 
     pub(crate) fn node(&self, name: &Name) -> Result<Node, RackError> {
-        self.names.get(name).copied().ok_or_else(|| RackError::Unknown { what: "vertex", name: name.clone() })
+        self.names
+            .get(name)
+            .copied()
+            .ok_or_else(|| RackError::Unknown { what: "brick, switch, tray or rack", name: name.clone() })
     }
 
     pub(crate) fn brick_node(&self, name: &Name) -> Result<Node, RackError> {

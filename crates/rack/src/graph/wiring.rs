@@ -165,8 +165,20 @@ pub enum CircuitState {
     Planned,
     /// The switches have it.
     Up,
+    /// Its last user leaves it and has it disconnected; nobody may come to use it any more, and its cables are not free yet.
+    Closing {
+        /// Who.
+        by: ReservationId,
+    },
     /// A switch was seen without it. Its reservations are cut off until it is connected again.
     Down,
+}
+
+impl CircuitState {
+    /// Whether a further reservation may use the circuit.
+    pub(crate) fn is_usable(self) -> bool {
+        matches!(self, Self::Planned | Self::Up)
+    }
 }
 
 /// An established cross-connection between two bricks: an edge of the graph as D4.1 draws it.

@@ -12,6 +12,9 @@ use crate::{LatencyClass, Name, Rack, RackError, Request};
 /// the cores but no ports, a bound keeps one decision below a millisecond.
 const CANDIDATES_MAX: usize = 16;
 
+/// Of these, how many of one tray or rack: if its fullest do not do, others of the same place seldom will.
+const PLACE_CANDIDATES_MAX: usize = 4;
+
 /// The brick that the request names, and what its surroundings give.
 pub(super) fn named(rack: &Rack, name: &Name, request: &Request) -> Result<Found, RackError> {
     let node = rack.graph.brick_node(name)?;
@@ -91,17 +94,18 @@ impl Round<'_> {
         first.collect()
     }
 
-    /// Of each place that has enough memory within the class, the fullest compute bricks that have the cores; fullest first.
+    /// Of the first places that have enough memory within the class, the fullest compute bricks that have the cores; fullest first.
+    /// Places come in a fixed order, so that what is in use stays together, and not all are looked at.
     fn everywhere(&self) -> Vec<(u64, Node)> {
-        let each = if self.class() == LatencyClass::Tray { 2 } else { CANDIDATES_MAX };
+        let each =
+            if self.class() == LatencyClass::Interrack { CANDIDATES_MAX } else { PLACE_CANDIDATES_MAX };
+        let need = pages_of(self.request.memory);
         let places = self.rack.index.places(self.class());
-        let enough =
-            places.filter(|place| self.memory(place.of(Role::Memory)) >= pages_of(self.request.memory));
-        let mut candidates: Vec<_> = enough
-            .flat_map(|place| {
-                self.bricks(place.of(Role::Compute)).filter(|(_, node)| self.fits(*node)).take(each)
-            })
-            .collect();
+        let enough = places.filter(|place| self.memory(place.of(Role::Memory)) >= need);
+        let fitting = enough.flat_map(|place| {
+            self.bricks(place.of(Role::Compute)).filter(|(_, node)| self.fits(*node)).take(each)
+        });
+        let mut candidates: Vec<_> = fitting.take(CANDIDATES_MAX).collect();
         candidates.sort_unstable();
         candidates
     }

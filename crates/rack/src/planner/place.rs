@@ -4,7 +4,7 @@
 //! the fullest-to-be first. Only if no class has it powered is a brick woken: as few as possible, each as small as will do,
 //! and what is free on powered bricks is used up beside it, so that no more memory draws power than has to.
 
-use crate::graph::{Brick, CircuitState, Link, Node, Power, Reach, Role, Route, Site};
+use crate::graph::{Brick, Link, Node, Power, Reach, Role, Route, Site};
 use crate::index::Shelf;
 use crate::{CircuitId, LatencyClass, Rack};
 
@@ -60,7 +60,7 @@ pub(crate) struct Search<'a> {
 impl<'a> Search<'a> {
     pub(crate) fn new(rack: &'a Rack, from: Node) -> Self {
         let site = rack.graph.brick_at(from).map(|brick| brick.site).unwrap_or_default();
-        let usable = rack.graph.circuits_of(from).filter(|(_, circuit)| circuit.state != CircuitState::Down);
+        let usable = rack.graph.circuits_of(from).filter(|(_, circuit)| circuit.state.is_usable());
         let mut there: Vec<_> =
             usable.map(|(node, circuit)| (node, circuit.path.class, circuit.id)).collect();
         there.sort_unstable();
