@@ -22,6 +22,8 @@ pub(crate) trait Mapping: AsFd + Send + Sync {
     fn read(&self, messages: &mut Vec<Event>) -> io::Result<usize>;
     /// Fills the missing page at `address` with the page at `source` of this process, and wakes its waiters.
     fn copy(&self, address: u64, source: u64) -> Progress;
+    /// As [`copy`](Self::copy), for `pages` pages at consecutive addresses; how far it came.
+    fn copy_run(&self, address: u64, source: u64, pages: usize) -> Progress;
     /// Fills missing pages with zeros, and wakes their waiters.
     fn zeropage(&self, start: u64, len: u64) -> Progress;
     /// Makes a missing page give SIGBUS, and wakes its waiters.
@@ -111,6 +113,10 @@ impl Mapping for Userfaultfd {
 
     fn copy(&self, address: u64, source: u64) -> Progress {
         uffd::copy(self.as_fd(), address, source, PAGE)
+    }
+
+    fn copy_run(&self, address: u64, source: u64, pages: usize) -> Progress {
+        uffd::copy(self.as_fd(), address, source, pages as u64 * PAGE)
     }
 
     fn zeropage(&self, start: u64, len: u64) -> Progress {

@@ -19,6 +19,7 @@ mod error;
 mod events;
 mod evict;
 mod extract;
+mod install;
 mod journal;
 mod keeper;
 mod kernel;
@@ -103,6 +104,8 @@ pub(crate) struct Shared {
     heirlooms: [OwnedFd; 2],
     /// Wakes the fault thread.
     wake: OwnedFd,
+    /// The fault thread waits for the lock.
+    urgent: AtomicBool,
     /// Spaces that the fault thread does not watch yet.
     newcomers: Mutex<Vec<SpaceId>>,
     stop: AtomicBool,
@@ -122,6 +125,7 @@ impl Shared {
                 0,
                 rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK,
             )?,
+            urgent: AtomicBool::new(false),
             newcomers: Mutex::new(Vec::new()),
             stop: AtomicBool::new(false),
             detaching: AtomicBool::new(false),
@@ -132,6 +136,42 @@ impl Shared {
     /// The lock. A thread that panicked under it has ended the process already (`panic = "abort"`).
     fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock, for the fault thread: others hold it for microseconds, and to sleep and be woken takes longer.
+    #[cfg(not(test))]
+    fn lock_soon(&self) -> MutexGuard<'_, Core> {
+        /// About as long as the longest hold there is.
+        const SPINS_MAX: u32 = 2000;
+        self.urgent.store(true, Relaxed);
+        let mut soon = None;
+        for _ in 0..SPINS_MAX {
+            soon = self.core.try_lock().ok();
+            if soon.is_some() {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        let core = soon.unwrap_or_else(|| self.lock());
+        self.urgent.store(false, Relaxed);
+        core
+    }
+
+    #[cfg(test)]
+    fn lock_soon(&self) -> MutexGuard<'_, Core> {
+        self.lock()
+    }
+
+    /// Lets the fault thread have the lock that was just given up, if it waits for it.
+    fn give_way(&self) {
+        /// The fault thread may be about to sleep.
+        const SPINS_MAX: u32 = 200;
+        for _ in 0..SPINS_MAX {
+            if !self.urgent.load(Relaxed) {
+                return;
+            }
+            std::hint::spin_loop();
+        }
     }
 
     fn wake_server(&self) {
