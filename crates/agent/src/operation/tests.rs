@@ -80,7 +80,11 @@ fn a_failure_takes_back_what_was_done_last_first() {
 
 #[test]
 fn a_cancel_that_comes_too_late_changes_nothing() {
-    let mut journal = Journal::replay(1, OnFailure::Undo, &[Record::Begun { step: 0 }, Record::Done { step: 0, note: None }]);
+    let mut journal = Journal::replay(
+        1,
+        OnFailure::Undo,
+        &[Record::Begun { step: 0 }, Record::Done { step: 0, note: None }],
+    );
     journal.apply(&Record::CancelAsked);
     assert_eq!(journal.next(), Next::End(End::Done));
 }

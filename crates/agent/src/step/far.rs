@@ -82,6 +82,9 @@ pub(super) async fn attachments(
 }
 
 fn ended(vm: &VmRecord) -> Problem {
-    let detail = format!("the process of '{}' has ended: 'rackmem vm log {0} --source qemu' has its last words", vm.name());
+    let detail = format!(
+        "the process of '{}' has ended: 'rackmem vm log {0} --source qemu' has its last words",
+        vm.name()
+    );
     Problem::new(ProblemType::Backend, detail)
 }

@@ -128,7 +128,12 @@ pub(super) async fn elastic(
 
 /// What QEMU said last, for a sentence.
 pub(crate) fn last_words(ground: &Ground, vm: &VmRecord) -> String {
-    let log = ground.machines.files(vm.name()).machine().ok().and_then(|files| fs::read_to_string(files.log()).ok());
+    let log = ground
+        .machines
+        .files(vm.name())
+        .machine()
+        .ok()
+        .and_then(|files| fs::read_to_string(files.log()).ok());
     let line = log.as_deref().and_then(|log| log.lines().map(str::trim).rfind(|line| !line.is_empty()));
     line.map_or_else(
         || "QEMU has ended and said nothing".to_owned(),
