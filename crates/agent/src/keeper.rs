@@ -111,9 +111,7 @@ impl Keeper {
 
     /// A process that has ended without an operation.
     async fn ended(&mut self, record: &VmRecord) -> Result<(), Problem> {
-        if record.process.is_none() {
-            return Ok(());
-        }
+        let Some(process) = record.process else { return Ok(()) };
         self.ground.machines.forget(record.name());
         let name = record.name();
         if record.domain.is_some() {
@@ -122,15 +120,22 @@ impl Keeper {
             self.ground.event("domain.ended", name.as_str(), "its process has ended").await;
             return Ok(());
         }
-        let words = (record.wanted != Wanted::Stopped).then(|| last_words(&self.ground, record));
+        let was_wanted = record.wanted != Wanted::Stopped;
+        let was_switched_off = self.ground.machines.was_switched_off(process);
+        let words = (was_wanted && !was_switched_off).then(|| last_words(&self.ground, record));
         let failure = words.clone();
         let noted = self.ground.store.vm_change(name, move |vm| {
             vm.process = None;
+            if failure.is_none() {
+                vm.wanted = Wanted::Stopped;
+            }
             vm.failure = failure;
         });
         noted.await.map_err(from_store)?;
         if let Some(words) = words {
             self.ground.event("vm.failed", name.as_str(), &words).await;
+        } else if was_switched_off {
+            self.ground.event("vm.stopped", name.as_str(), "the guest has shut down").await;
         }
         Ok(())
     }

@@ -2,12 +2,12 @@
 //!
 //! An open machine is a connection to its monitor, kept as long as its process lives.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rackmem_api::{Problem, VmName};
-use rackmem_qemu::{DirectMachine, Machine, ProcessIdentity, image, seed};
+use rackmem_qemu::{DirectMachine, Event, Machine, ProcessIdentity, image, seed};
 
 use crate::hypervisor::Hypervisor;
 use crate::problem::{from_qemu, invalid, system, wrong_state};
@@ -23,6 +23,8 @@ pub(crate) struct Machines {
     hypervisor: Hypervisor,
     state: PathBuf,
     open: Mutex<HashMap<VmName, Open>>,
+    /// Machines whose guests have switched them off.
+    switched_off: Arc<Mutex<HashSet<ProcessIdentity>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -34,7 +36,7 @@ struct Open {
 impl Machines {
     /// Machines of this QEMU with their files below `state`.
     pub(crate) fn new(hypervisor: Hypervisor, state: PathBuf) -> Self {
-        Self { hypervisor, state, open: Mutex::default() }
+        Self { hypervisor, state, open: Mutex::default(), switched_off: Arc::default() }
     }
 
     /// The QEMU that starts them.
@@ -159,8 +161,30 @@ impl Machines {
         let process = machine.process().await.map_err(|error| from_qemu(&error))?;
         // Without a balloon, or with one of somebody else's that refuses, the guest stays silent.
         let _ = machine.guest_memory_every(ASK_GUEST_S).await;
+        self.listen(machine.as_ref(), process);
         self.lock().insert(name.clone(), Open { process, machine: Arc::clone(&machine) });
         Ok((machine, process))
+    }
+
+    /// Notes when the guest switches its machine off: once the process has ended, nothing else tells that from a crash.
+    fn listen(&self, machine: &dyn Machine, process: ProcessIdentity) {
+        let (mut events, switched_off) = (machine.events(), Arc::clone(&self.switched_off));
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                match event {
+                    Event::Shutdown { by_guest: true, .. } => {
+                        switched_off.lock().unwrap_or_else(PoisonError::into_inner).insert(process);
+                    }
+                    Event::Ended => return,
+                    _ => {}
+                }
+            }
+        });
+    }
+
+    /// Whether the guest of a machine that has ended had switched it off.
+    pub(crate) fn was_switched_off(&self, process: ProcessIdentity) -> bool {
+        self.switched_off.lock().unwrap_or_else(PoisonError::into_inner).remove(&process)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<VmName, Open>> {

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use rackmem_api::Problem;
@@ -14,6 +15,7 @@ use rackmem_control::{Access, Client, ControlError, DetachReport, TargetStats};
 use rackmem_types::{Bytes, ServerAddress};
 use tokio::process::Command;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -21,6 +23,12 @@ use crate::config::AgentConfig;
 
 /// Accesses to a watched page that wait for a slow reader; when it is full the pager waits, and with it the guest.
 const ACCESSES_WAITING: usize = 1024;
+
+/// An agent that died may have left a start of its own under way, and a process is entered by one at a time.
+const ATTACH_TRIES: u32 = 3;
+
+/// Between two such tries: entering takes milliseconds.
+const ATTACH_AGAIN: Duration = Duration::from_millis(500);
 
 /// Words of a failed start that are passed on.
 const LAST_WORDS_BYTES: usize = 2000;
@@ -56,10 +64,17 @@ impl Pagers {
 
     /// Gives process `pid` far memory; answers when it is in force. Nothing happens if it has.
     pub(crate) async fn attach(&self, pid: u32, far: Far<'_>) -> Result<(), Problem> {
-        if self.is_up(pid).await {
-            return Ok(());
+        let mut tried = 0;
+        loop {
+            if self.is_up(pid).await {
+                return Ok(());
+            }
+            tried += 1;
+            match self.start(pid, far).await {
+                Err(_) if tried < ATTACH_TRIES => sleep(ATTACH_AGAIN).await,
+                started => return started,
+            }
         }
-        self.start(pid, far).await
     }
 
     /// Gives a process whose pager died a new one, which goes on where that ended.

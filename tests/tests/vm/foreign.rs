@@ -13,7 +13,7 @@ fn qemu(brick: &Brick, qmp: &str) -> (Process, ProbeClient) {
     let socket = brick.rack.directory().join("foreign.sock");
     let mut command = Command::new("qemu-system-x86_64");
     command.args(["-name", "foreign1", "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "384"]);
-    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-qmp", qmp]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "null", "-qmp", qmp]);
     command.arg("-kernel").arg(&brick.guest().kernel).arg("-initrd").arg(&brick.guest().initrd);
     command.args(["-append", GuestFiles::KERNEL_ARGUMENTS]).args(GuestFiles::probe_options(&socket));
     let process = Process::start(&mut command, Duration::from_secs(300));

@@ -29,6 +29,7 @@ fn at_each_moment(
             let list: Value = serde_json::from_str(&brick.done(&["list", "--json"])).unwrap();
             list.as_array().unwrap().iter().all(|vm| vm["operation"].is_null())
         });
+        eprintln!("moment {moment}: died {died}, {} {}", ended.status, ended.stderr.trim());
         settled(brick, moment);
         if !died {
             assert!(ended.status.success(), "{}", ended.stderr);

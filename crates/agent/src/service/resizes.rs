@@ -90,7 +90,9 @@ impl Agent {
         let ballooned = now.balloon.map(|_| now.ballooned());
         // The balloon counts as used in the guest's numbers: with deflate-on-oom its kernel does not deduct it.
         let guest_used = guest.and_then(|guest| {
-            let used = guest.total?.0.checked_sub(guest.available?.0)?;
+            // A kernel's estimate of what is available deducts reserves that shrink with the guest; what is free it has.
+            let spare = guest.available.max(guest.free)?;
+            let used = guest.total?.0.checked_sub(spare.0)?;
             Some(Bytes(used.saturating_sub(ballooned.unwrap_or_default().0)))
         });
         let state = MemoryState { base: now.boot, hotplug, ballooned, guest_used };
