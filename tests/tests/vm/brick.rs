@@ -22,6 +22,8 @@ const BOOT: Duration = Duration::from_secs(90);
 pub(crate) struct Brick {
     pub(crate) rack: Rack,
     agent: Option<Process>,
+    /// What the last agent said that was killed.
+    pub(crate) said: String,
     guest: GuestFiles,
 }
 
@@ -35,7 +37,7 @@ impl Brick {
 
     pub(crate) fn without_agent() -> Self {
         let guest = GuestFiles::find().unwrap_or_else(|error| panic!("{error}"));
-        Self { rack: Rack::start(), agent: None, guest }
+        Self { rack: Rack::start(), agent: None, said: String::new(), guest }
     }
 
     /// Starts the agent and waits until it answers.
@@ -55,6 +57,7 @@ impl Brick {
         if let Some(mut agent) = self.agent.take() {
             agent.signal(Signal::KILL);
             wait_until("the agent ends", || !agent.is_running());
+            self.said = agent.finish().stderr;
         }
     }
 

@@ -32,6 +32,7 @@ fn root_qemu_a_machine_grows_with_its_guest_and_shrinks_after_it() {
     wait_for("it shrinks", Duration::from_secs(150), || brick.mib("web1", "size") + 64 < grown);
     let decisions = brick.done(&["elastic", "web1"]);
     assert!(decisions.contains("is available") && decisions.contains("has been available"), "{decisions}");
-    brick.done(&["elastic", "web1", "--off"]);
+    // The last decision may still be under way.
+    wait_for("it is told", Duration::from_secs(60), || brick.vm(&["elastic", "web1", "--off"]).status.success());
     assert!(brick.done(&["elastic", "web1"]).contains("does not follow"));
 }

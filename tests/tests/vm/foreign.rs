@@ -9,11 +9,11 @@ use rackmem_types::Bytes;
 
 use crate::brick::Brick;
 
-fn qemu(brick: &Brick, qmp: &str) -> (Process, ProbeClient) {
+fn qemu(brick: &Brick, options: &[&str]) -> (Process, ProbeClient) {
     let socket = brick.rack.directory().join("foreign.sock");
     let mut command = Command::new("qemu-system-x86_64");
     command.args(["-name", "foreign1", "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "384"]);
-    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "null", "-qmp", qmp]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "null"]).args(options);
     command.arg("-kernel").arg(&brick.guest().kernel).arg("-initrd").arg(&brick.guest().initrd);
     command.args(["-append", GuestFiles::KERNEL_ARGUMENTS]).args(GuestFiles::probe_options(&socket));
     let process = Process::start(&mut command, Duration::from_secs(300));
@@ -25,7 +25,7 @@ fn qemu(brick: &Brick, qmp: &str) -> (Process, ProbeClient) {
 fn root_qemu_a_foreign_machine_is_attached_watched_and_detached() {
     let brick = Brick::start();
     let monitor = format!("unix:{},server=on,wait=off", brick.rack.directory().join("qmp.sock").display());
-    let (mut process, mut probe) = qemu(&brick, &monitor);
+    let (mut process, mut probe) = qemu(&brick, &["-qmp", &monitor]);
     probe.fill(2, Bytes(200 << 20)).unwrap();
     assert!(brick.done(&["attach", "foreign1", "--local", "96MiB"]).contains("attached"));
     assert!(brick.refused(&["attach", &process.pid().to_string(), "--local", "96MiB"]).contains("already"));
@@ -53,7 +53,7 @@ fn root_qemu_a_foreign_machine_is_attached_watched_and_detached() {
 #[test]
 fn root_qemu_a_foreign_machine_that_ends_is_forgotten() {
     let brick = Brick::start();
-    let (process, probe) = qemu(&brick, "none");
+    let (process, probe) = qemu(&brick, &[]);
     let pid = process.pid().to_string();
     brick.done(&["attach", &pid, "--local", "96MiB", "--name", "guest7"]);
     assert_eq!(brick.show("guest7")["state"], "running");

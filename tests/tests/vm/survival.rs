@@ -1,5 +1,7 @@
 //! The agent is killed at each moment of an operation; the next one finds every machine and finishes what was begun.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use rackmem_types::Bytes;
 use serde_json::Value;
 
@@ -30,7 +32,12 @@ fn at_each_moment(
             list.as_array().unwrap().iter().all(|vm| vm["operation"].is_null())
         });
         eprintln!("moment {moment}: died {died}, {} {}", ended.status, ended.stderr.trim());
-        settled(brick, moment);
+        let judged = catch_unwind(AssertUnwindSafe(|| settled(brick, moment)));
+        if let Err(panic) = judged {
+            brick.kill_agent();
+            eprintln!("the agent said:\n{}", brick.said);
+            resume_unwind(panic);
+        }
         if !died {
             assert!(ended.status.success(), "{}", ended.stderr);
             assert!(moment > 5, "only {moment} moments");

@@ -35,8 +35,8 @@ impl Agent {
         let mut record = VmRecord::new(spec, now_ms());
         let mut effects = Vec::new();
         self.take_servers_of_attachments(&mut record).await?;
-        self.ground.machines.check(&record).await?;
         self.check_room(&record).await?;
+        self.ground.machines.check(&record).await?;
         effects.push(Effect::VmInsert(Box::new(record)));
         effects.extend(given.into_iter().map(|id| Effect::AttachmentGive(id, Some(name.clone()))));
         let mut steps = vec![Step::PrepareFiles];
