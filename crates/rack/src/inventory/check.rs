@@ -79,11 +79,12 @@ impl Rack {
                 let members = self.groups.get(name).map_or(&[][..], Vec::as_slice);
                 let same = members.len() == plan.grant.mappings.len()
                     && plan.grant.mappings.iter().all(|mapping| members.contains(&mapping.segment));
-                if same {
+                let lost = members.iter().filter_map(|id| self.segment(*id)).any(|it| self.is_lost(it));
+                if same && !lost {
                     Ok(())
                 } else {
                     Err(RackError::Request(format!(
-                        "the shared group '{name}' has other segments by now, or is gone"
+                        "the shared group '{name}' has other segments by now, has lost one, or is gone"
                     )))
                 }
             }

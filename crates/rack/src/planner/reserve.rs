@@ -160,7 +160,7 @@ fn join(
     for id in rack.groups.get(name)? {
         let segment = rack.segment(*id)?;
         let node = rack.graph.brick_node(&segment.brick).ok()?;
-        if !rack.graph.brick_at(node)?.is_reachable() {
+        if !rack.graph.brick_at(node)?.is_reachable() || rack.is_lost(segment) {
             return None;
         }
         let known = ways.iter().find(|(other, _)| *other == node).map(|(_, via)| via.clone());
