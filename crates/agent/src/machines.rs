@@ -1,6 +1,7 @@
 //! The machines behind the VMs: QEMU processes that are started, found again after an agent has died, and spoken to.
 //!
-//! An open machine is a connection to its monitor, kept as long as its process lives.
+//! An open machine is a connection to its monitor, kept as long as its process lives. A monitor serves one client only, so
+//! each VM has a gate: whoever opens or starts its machine holds it, and the others then find the machine open.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub(crate) struct Machines {
     hypervisor: Hypervisor,
     state: PathBuf,
     open: Mutex<HashMap<VmName, Open>>,
+    gates: Mutex<HashMap<VmName, Arc<tokio::sync::Mutex<()>>>>,
     /// Machines whose guests have switched them off.
     switched_off: Arc<Mutex<HashSet<ProcessIdentity>>>,
 }
@@ -36,7 +38,13 @@ struct Open {
 impl Machines {
     /// Machines of this QEMU with their files below `state`.
     pub(crate) fn new(hypervisor: Hypervisor, state: PathBuf) -> Self {
-        Self { hypervisor, state, open: Mutex::default(), switched_off: Arc::default() }
+        Self {
+            hypervisor,
+            state,
+            open: Mutex::default(),
+            gates: Mutex::default(),
+            switched_off: Arc::default(),
+        }
     }
 
     /// The QEMU that starts them.
@@ -87,12 +95,15 @@ impl Machines {
 
     /// Starts a VM's machine, its virtual CPUs standing still; or finds the one that was started.
     pub(crate) async fn start(&self, vm: &VmRecord) -> Result<(Arc<dyn Machine>, ProcessIdentity), Problem> {
-        if let Some(found) = self.find(vm).await? {
+        // It may take seconds to find out what QEMU offers; those who only look should not wait for that at the gate.
+        let qemu = self.hypervisor.qemu().await.map_err(|error| from_qemu(&error))?;
+        let gate = self.gate(vm.name());
+        let _held = gate.lock().await;
+        if let Some(found) = self.open(vm).await? {
             return Ok(found);
         }
         let files = self.files(vm.name()).machine().map_err(|error| from_qemu(&error))?;
         let config = machine_config(&vm.spec, inspect(vm).await?.as_ref(), &files)?;
-        let qemu = self.hypervisor.qemu().await.map_err(|error| from_qemu(&error))?;
         let machine = qemu.start(&config, &files).await.map_err(|error| from_qemu(&error))?;
         self.keep(vm.name(), Arc::new(machine)).await
     }
@@ -102,11 +113,24 @@ impl Machines {
         &self,
         vm: &VmRecord,
     ) -> Result<Option<(Arc<dyn Machine>, ProcessIdentity)>, Problem> {
-        let known = self.lock().get(vm.name()).cloned();
-        if let Some(Open { process, machine }) = known
-            && process.is_alive()
-        {
-            return Ok(Some((machine, process)));
+        if let Some(known) = self.known(vm.name()) {
+            return Ok(Some(known));
+        }
+        let gate = self.gate(vm.name());
+        let _held = gate.lock().await;
+        self.open(vm).await
+    }
+
+    /// The machine that is open already and lives.
+    fn known(&self, name: &VmName) -> Option<(Arc<dyn Machine>, ProcessIdentity)> {
+        let Open { process, machine } = self.lock().get(name).cloned()?;
+        process.is_alive().then_some((machine, process))
+    }
+
+    /// Opens the machine of a VM whose gate is held.
+    async fn open(&self, vm: &VmRecord) -> Result<Option<(Arc<dyn Machine>, ProcessIdentity)>, Problem> {
+        if let Some(known) = self.known(vm.name()) {
+            return Ok(Some(known));
         }
         self.forget(vm.name());
         if let Some(domain) = &vm.domain {
@@ -185,6 +209,11 @@ impl Machines {
     /// Whether the guest of a machine that has ended had switched it off.
     pub(crate) fn was_switched_off(&self, process: ProcessIdentity) -> bool {
         self.switched_off.lock().unwrap_or_else(PoisonError::into_inner).remove(&process)
+    }
+
+    fn gate(&self, name: &VmName) -> Arc<tokio::sync::Mutex<()>> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(gates.entry(name.clone()).or_default())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<VmName, Open>> {

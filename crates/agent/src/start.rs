@@ -27,7 +27,9 @@ pub async fn start(config: AgentConfig, dies_at: Option<u64>) -> Result<Agent, S
             Ok(Some((_, process))) => tracing::info!(vm = %vm.name(), pid = process.pid, "found a machine"),
             Ok(None) => tracing::info!(vm = %vm.name(), "knows a machine that does not run"),
             // It is tried again whenever it is needed.
-            Err(problem) => tracing::warn!(vm = %vm.name(), %problem, "a machine that was left cannot be reached"),
+            Err(problem) => {
+                tracing::warn!(vm = %vm.name(), %problem, "a machine that was left cannot be reached")
+            }
         }
     }
     for open in ground.store.operations_open().await? {
