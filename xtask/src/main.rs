@@ -54,6 +54,13 @@ enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// The figures of virtual machines: a table, JSON and a plot
+    #[command(disable_help_flag = true)]
+    Vm {
+        /// Options of `rackmem-bench vm`: --quick, --only NAME, --rounds N, --out DIRECTORY, --accelerator KIND
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -82,6 +89,10 @@ fn dispatch(command: Command) -> Result<()> {
             bench_program("demo", &[])
         }
         Command::Bench { bench: Bench::Engine { options } } => bench_program("engine", &options),
+        Command::Bench { bench: Bench::Vm { options } } => {
+            guest::run(&guest::Options::default())?;
+            bench_program("vm", &options)
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Measures rackmem beside its peers, and shows it at work: the workloads, the peers, the floor, `engine` and `demo`.
+//! Measures rackmem beside its peers, and shows it at work: the workloads, the peers, the floor, `engine`, `vm` and `demo`.
 //!
 //! The product is driven through the `rackmem` program alone, as a user would. Nothing here is part of the product.
 
@@ -12,6 +12,7 @@ mod process;
 mod product;
 mod random;
 mod undo;
+mod vm;
 mod workload;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     Demo,
     /// Measure the engine's figures: a table, JSON and a plot.
     Engine(engine::Args),
+    /// Measure the figures of virtual machines: a table, JSON and a plot.
+    Vm(vm::Args),
     /// Workload: touch pages and check what they hold.
     Touch(workload::touch::Args),
     /// Workload: write to each page of fresh memory.
@@ -70,6 +73,10 @@ fn run(command: Command) -> Result<()> {
         Command::Engine(args) => {
             undo::install()?;
             engine::run(&args)
+        }
+        Command::Vm(args) => {
+            undo::install()?;
+            vm::run(&args)
         }
         Command::Touch(args) => workload::touch::run(&args),
         Command::FirstTouch(args) => workload::first_touch::run(&args),

@@ -50,7 +50,7 @@ impl Product {
     }
 
     /// `rackmem`, to be given its arguments.
-    fn command(&self, cpu: Option<usize>) -> Command {
+    pub(crate) fn command(&self, cpu: Option<usize>) -> Command {
         let mut command = on_cpu(cpu, &self.program);
         command.env("RACKMEM_RUNTIME_DIR", &self.sockets);
         command

@@ -20,18 +20,19 @@ const REACH_LOG2: f64 = 3.0;
 const GOOD: RGBColor = RGBColor(0x2e, 0x7d, 0x32);
 const BAD: RGBColor = RGBColor(0xc6, 0x28, 0x28);
 
-/// Writes `engine.svg` into `directory`. Figures without a bar or a measurement are left out.
-pub(crate) fn write(directory: &Path, figures: &[Figure]) -> Result<()> {
+/// Writes `NAME.svg` into `directory`. Figures without a bar or a measurement are left out.
+pub(crate) fn write(directory: &Path, name: &str, figures: &[Figure]) -> Result<()> {
     let rows: Vec<(&Figure, f64)> =
         figures.iter().filter_map(|figure| Some((figure, figure.margin()?))).collect();
-    let path = directory.join("engine.svg");
+    let path = directory.join(format!("{name}.svg"));
     let height = TOP + ROW * rows.len() as u32 + ROW;
     let area = SVGBackend::new(&path, (WIDTH, height)).into_drawing_area();
-    draw(&area, &rows, height).map_err(|error| anyhow!("could not draw {}: {error}", path.display()))
+    draw(&area, name, &rows, height).map_err(|error| anyhow!("could not draw {}: {error}", path.display()))
 }
 
 fn draw<D: DrawingBackend>(
     area: &DrawingArea<D, plotters::coord::Shift>,
+    name: &str,
     rows: &[(&Figure, f64)],
     height: u32,
 ) -> Result<(), DrawingAreaErrorKind<D::ErrorType>> {
@@ -39,7 +40,7 @@ fn draw<D: DrawingBackend>(
     let label = |size: i32| ("sans-serif", size).into_font().color(&BLACK);
     let aligned = |size, side| label(size).pos(Pos::new(side, VPos::Center));
     area.fill(&WHITE)?;
-    area.draw(&Text::new("rackmem engine: measured against the bar", (20, 14), label(18)))?;
+    area.draw(&Text::new(format!("rackmem {name}: measured against the bar"), (20, 14), label(18)))?;
     for (text, x) in [("8 × worse", LEFT), ("bar", middle), ("8 × better", middle + REACH)] {
         area.draw(&Text::new(text, (x, 46), aligned(12, HPos::Center)))?;
     }
@@ -69,7 +70,7 @@ mod tests {
             Figure::ratio("good one", Some(4.0), Some((Bar::AtLeast, 2.0))),
             Figure::ratio("without a bar", Some(4.0), None),
         ];
-        write(directory.path(), &figures).unwrap();
+        write(directory.path(), "engine", &figures).unwrap();
         let svg = std::fs::read_to_string(directory.path().join("engine.svg")).unwrap();
         assert!(svg.contains("good one") && !svg.contains("without a bar"));
     }

@@ -64,9 +64,10 @@ fn table<const N: usize>(head: [&str; N]) -> Table {
     table
 }
 
-/// Writes `engine.json` into `directory`.
+/// Writes `NAME.json` into `directory`.
 pub(crate) fn write_json(
     directory: &Path,
+    name: &str,
     quick: bool,
     rounds: u32,
     figures: &[Figure],
@@ -85,7 +86,7 @@ pub(crate) fn write_json(
         samples: samples.iter().collect(),
         failures,
     };
-    let path = directory.join("engine.json");
+    let path = directory.join(format!("{name}.json"));
     let text = serde_json::to_string_pretty(&report)?;
     fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))
 }

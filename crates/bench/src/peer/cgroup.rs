@@ -65,13 +65,15 @@ impl MemoryGroup {
         Ok(group)
     }
 
+    /// The file that takes the id of a process that is to be in the group.
+    pub(crate) fn members(&self) -> PathBuf {
+        self.path.join(self.members)
+    }
+
     /// `program`, to be run in the group from its first instruction on.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("sh");
-        command
-            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
-            .arg(self.path.join(self.members))
-            .arg(program);
+        command.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(self.members()).arg(program);
         command
     }
 }
