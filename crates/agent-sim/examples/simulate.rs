@@ -1,4 +1,4 @@
-//! Simulated agents to play with: `cargo run --example serve -p rackmem-agent-sim -- 127.0.0.1:7080 [AGENTS]`.
+//! Simulated agents to play with: `cargo run --example simulate -p rackmem-agent-sim -- 127.0.0.1:7080 [AGENTS]`.
 //!
 //! One agent is served at `/v1`; several at `/agents/b0/v1`, `/agents/b1/v1` and so on.
 
