@@ -141,7 +141,8 @@ impl Tokens {
             Some((scheme, text)) if scheme.eq_ignore_ascii_case("bearer") => text.trim(),
             _ => return Err(refuse("the header Authorization has to read 'Bearer TOKEN'")),
         };
-        let found = self.0.iter().filter(|(token, ..)| token.is(text)).last();
+        let found =
+            self.0.iter().fold(None, |found, entry| if entry.0.is(text) { Some(entry) } else { found });
         let (_, who, expires) =
             found.ok_or_else(|| refuse("the token is wrong: ask the administrator for one"))?;
         if expires.is_some_and(|expires| expires <= now_ms) {
