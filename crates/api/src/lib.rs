@@ -15,6 +15,7 @@ mod class;
 pub mod client;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod controller;
 mod error;
 pub mod event;
 pub mod events;

@@ -7,7 +7,8 @@ use rackmem_uapi::inherited::signal_reset;
 use rustix::process::Signal;
 
 use crate::{
-    agent, attach, detach, doctor, held, limit, manual, memory_server, pager, ps, run, top, vm, watch,
+    agent, attach, detach, doctor, held, limit, manual, memory_server, pager, pki, ps, rack, run, top, vm,
+    watch,
 };
 
 /// Far memory for any process: programs use the memory of other machines as if it were their own.
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     Watch(watch::Arguments),
     Agent(agent::Arguments),
     Vm(vm::Arguments),
+    Rack(rack::Arguments),
+    Pki(pki::Arguments),
     Doctor(doctor::Arguments),
     #[command(hide = true)]
     Held(held::Arguments),
@@ -56,6 +59,8 @@ impl Command {
             Self::Watch(arguments) => printing(|| watch::run(&arguments)),
             Self::Agent(arguments) => agent::run(&arguments),
             Self::Vm(arguments) => printing(|| vm::run(&arguments)),
+            Self::Rack(arguments) => printing(|| rack::run(&arguments)),
+            Self::Pki(arguments) => printing(|| pki::run(&arguments)),
             Self::Doctor(arguments) => printing(|| doctor::run(&arguments)),
             Self::Man(arguments) => printing(|| manual::man(&arguments)),
             Self::Completions(arguments) => printing(|| manual::completions(&arguments)),

@@ -1,7 +1,9 @@
 //! The programs of bricks: a memory server in each memory brick, an agent in each compute brick.
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -45,7 +47,7 @@ impl Programs {
         let mut started = Vec::new();
         for brick in layout.bricks.iter().filter(|brick| brick.on) {
             if let Some((what, command)) = self.command(brick, rack)
-                && namespace::processes([brick.namespace.as_str()].into_iter()).is_empty()
+                && !runs(brick, command.get_args().next())
             {
                 start(brick, what, command)?;
                 started.push((brick, what));
@@ -90,6 +92,14 @@ impl Programs {
     }
 }
 
+/// Whether a process of the brick is `rackmem` with this subcommand. Machines and pagers of an agent that died may run on.
+fn runs(brick: &BrickPlace, subcommand: Option<&OsStr>) -> bool {
+    namespace::processes([brick.namespace.as_str()].into_iter()).into_iter().any(|pid| {
+        let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        line.split(|byte| *byte == 0).nth(1) == subcommand.map(OsStr::as_bytes)
+    })
+}
+
 fn start(brick: &BrickPlace, what: &'static str, mut command: Command) -> Result<(), EmulateError> {
     namespace::inside(&brick.namespace, || {
         let started = command.spawn().map(drop);
@@ -101,8 +111,8 @@ fn start(brick: &BrickPlace, what: &'static str, mut command: Command) -> Result
 fn wait(brick: &BrickPlace, what: &'static str, rack: &Path, until: Instant) -> Result<(), EmulateError> {
     let address = SocketAddr::from((brick.management, brick.port));
     while TcpStream::connect_timeout(&address, START).is_err() {
-        let alone = namespace::processes([brick.namespace.as_str()].into_iter()).is_empty();
-        if alone || Instant::now() > until {
+        let has_ended = namespace::processes([brick.namespace.as_str()].into_iter()).is_empty();
+        if has_ended || Instant::now() > until {
             let words = last_words(&files(rack, brick).join("log"));
             return Err(EmulateError::Silent { what, brick: brick.name.clone(), words });
         }

@@ -33,6 +33,8 @@ fn root_qemu_a_machine_grows_with_its_guest_and_shrinks_after_it() {
     let decisions = brick.done(&["elastic", "web1"]);
     assert!(decisions.contains("is available") && decisions.contains("has been available"), "{decisions}");
     // The last decision may still be under way.
-    wait_for("it is told", Duration::from_secs(60), || brick.vm(&["elastic", "web1", "--off"]).status.success());
+    wait_for("it is told", Duration::from_secs(60), || {
+        brick.vm(&["elastic", "web1", "--off"]).status.success()
+    });
     assert!(brick.done(&["elastic", "web1"]).contains("does not follow"));
 }

@@ -49,7 +49,8 @@ fn root_qemu_a_guest_that_switches_itself_off_is_stopped_and_one_that_is_killed_
     let pid = brick.show("web1")["pid"].as_u64().unwrap();
     let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    let is_told = |shown: &Value| shown["reason"].as_str().is_some_and(|text| text.contains("QEMU has ended"));
+    let is_told =
+        |shown: &Value| shown["reason"].as_str().is_some_and(|text| text.contains("QEMU has ended"));
     wait_until("it has failed", || is_told(&brick.show("web1")));
     assert_eq!(brick.show("web1")["state"], "failed");
     brick.done(&["start", "web1"]);

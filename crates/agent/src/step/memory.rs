@@ -15,7 +15,7 @@ use super::Note;
 use super::life::change;
 use crate::ground::Ground;
 use crate::problem::from_qemu;
-use crate::resize::{BALLOON_UNIT, Step};
+use crate::resize::{BALLOON_UNIT, GUEST_RESERVE, Step};
 use crate::vm::VmRecord;
 
 /// A guest onlines and offlines a block in milliseconds; under emulation, with both processors busy, in a second or two.
@@ -81,7 +81,9 @@ pub(super) async fn settle(ground: &Ground, vm: &VmRecord, wanted: Bytes) -> Res
     let excess = now.usable().0.saturating_sub(wanted.0);
     if now.balloon.is_some() && excess > BALLOON_UNIT.0 && vm.target > wanted {
         let more = excess - excess % BALLOON_UNIT.0;
-        balloon(machine, Bytes(now.ballooned().0 + more)).await?;
+        // The balloon only takes boot memory, and some of that the guest's kernel needs whatever was plugged.
+        let most = (now.boot.0 + now.in_dimms().0).saturating_sub(2 * GUEST_RESERVE.0);
+        balloon(machine, Bytes((now.ballooned().0 + more).min(most).max(now.ballooned().0))).await?;
         now = state(machine).await?;
     }
     let size = now.usable();

@@ -14,7 +14,7 @@ mod host;
 mod memory;
 mod requests;
 mod resize;
-mod routes;
+pub(crate) mod routes;
 mod vm;
 
 pub use api::{AgentApi, Console, ConsoleIo};

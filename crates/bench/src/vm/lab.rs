@@ -26,9 +26,9 @@ impl Lab {
     /// The full set-up, or one that says whether things work, not how well.
     pub(crate) fn new(quick: bool, accelerator: Option<&str>) -> Result<Self> {
         let (growth, memory, reads) = if quick {
-            (Bytes(512 << 20), Bytes(384 << 20), [500, 2_000])
+            (Bytes(512 << 20), Bytes(384 << 20), [5_000, 20_000])
         } else {
-            (Bytes(1 << 30), Bytes(512 << 20), [4_000, 12_000])
+            (Bytes(1 << 30), Bytes(512 << 20), [40_000, 150_000])
         };
         Ok(Self {
             product: Product::find()?,

@@ -46,7 +46,7 @@ macro_rules! declare {
         }}
     };
 }
-use declare;
+pub(crate) use declare;
 
 #[derive(OpenApi)]
 #[openapi(

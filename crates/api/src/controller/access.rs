@@ -1,0 +1,196 @@
+//! Who asks a controller, and what they may: tokens with a role, a project and an end. Judges; reads no file and no clock.
+
+use axum::extract::FromRequestParts;
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, request::Parts};
+use serde::{Deserialize, Serialize};
+
+use crate::auth::{Identity, Token};
+use crate::error::ApiError;
+use crate::problem::{Problem, ProblemType};
+
+/// What somebody may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Reserve for one project, and look.
+    Member,
+    /// Register bricks, and nothing else: what a brick announces itself with.
+    Join,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// For the record.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// The project that a member belongs to.
+    pub project: Option<String>,
+}
+
+impl Who {
+    /// Refuses everybody but administrators.
+    pub fn admin(&self) -> Result<(), Problem> {
+        self.one_of(&[Role::Admin])
+    }
+
+    /// Refuses who may not register bricks.
+    pub fn registrar(&self) -> Result<(), Problem> {
+        self.one_of(&[Role::Admin, Role::Join])
+    }
+
+    /// Refuses who may not look and reserve.
+    pub fn user(&self) -> Result<(), Problem> {
+        self.one_of(&[Role::Admin, Role::Member])
+    }
+
+    /// The project that a request for `asked` counts against.
+    pub fn project(&self, asked: Option<&str>) -> Result<String, Problem> {
+        match (&self.project, asked) {
+            (Some(own), Some(asked)) if own != asked => Err(Problem::new(
+                ProblemType::Forbidden,
+                format!("'{}' belongs to the project '{own}' and may not reserve for '{asked}'", self.name),
+            )),
+            (Some(own), _) => Ok(own.clone()),
+            (None, asked) => Ok(asked.unwrap_or(PROJECT_DEFAULT).to_owned()),
+        }
+    }
+
+    /// Whether they may see what belongs to `project`.
+    pub fn sees(&self, project: &str) -> bool {
+        self.project.as_deref().is_none_or(|own| own == project)
+    }
+
+    fn one_of(&self, roles: &[Role]) -> Result<(), Problem> {
+        if roles.contains(&self.role) {
+            return Ok(());
+        }
+        let detail = format!(
+            "'{}' has the role {:?}, which is too small for this: ask with a token of the role {:?}",
+            self.name, self.role, roles[0]
+        );
+        Err(Problem::new(ProblemType::Forbidden, detail))
+    }
+}
+
+/// The project of those who name none.
+const PROJECT_DEFAULT: &str = "default";
+
+impl<S: Sync> FromRequestParts<S> for Who {
+    type Rejection = Problem;
+
+    /// Whom the router found out; where it asks for no tokens, whoever the server let in is an administrator.
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let known = parts.extensions.get::<Self>().cloned();
+        Ok(known.unwrap_or_else(|| Self {
+            name: Identity::of(parts).to_string(),
+            role: Role::Admin,
+            project: None,
+        }))
+    }
+}
+
+/// A token as its file has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenEntry {
+    /// Whose it is.
+    pub name: String,
+    /// The secret, at least 16 characters.
+    pub token: String,
+    /// What its owner may do.
+    pub role: Role,
+    /// The project of a member.
+    #[serde(default)]
+    pub project: Option<String>,
+    /// When it ends, milliseconds since 1970.
+    #[serde(default)]
+    pub expires_ms: Option<u64>,
+}
+
+/// All tokens that a controller knows. The secrets themselves are not kept.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens(Vec<(Token, Who, Option<u64>)>);
+
+impl Tokens {
+    /// Reads the content of a token file: a JSON list of [`TokenEntry`].
+    pub fn read(text: &str) -> Result<Self, ApiError> {
+        let entries: Vec<TokenEntry> =
+            serde_json::from_str(text).map_err(|error| ApiError::TokenFile(error.to_string()))?;
+        let mut tokens = Vec::with_capacity(entries.len());
+        for TokenEntry { name, token, role, project, expires_ms } in entries {
+            if role == Role::Member && project.is_none() {
+                return Err(ApiError::TokenFile(format!("'{name}' is a member and has no project")));
+            }
+            tokens.push((Token::new(&token)?, Who { name, role, project }, expires_ms));
+        }
+        Ok(Self(tokens))
+    }
+
+    /// Whose token a request carries. All are compared, so that the time says nothing about which one came near.
+    pub fn judge(&self, headers: &HeaderMap, now_ms: u64) -> Result<Who, Problem> {
+        let refuse = |detail: &str| Problem::new(ProblemType::Unauthenticated, detail);
+        let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or_else(|| {
+            refuse("a token is required: give --token-file, or send 'Authorization: Bearer TOKEN'")
+        })?;
+        let text = match value.split_once(' ') {
+            Some((scheme, text)) if scheme.eq_ignore_ascii_case("bearer") => text.trim(),
+            _ => return Err(refuse("the header Authorization has to read 'Bearer TOKEN'")),
+        };
+        let found =
+            self.0.iter().fold(None, |found, entry| if entry.0.is(text) { Some(entry) } else { found });
+        let (_, who, expires) =
+            found.ok_or_else(|| refuse("the token is wrong: ask the administrator for one"))?;
+        if expires.is_some_and(|expires| expires <= now_ms) {
+            return Err(refuse("the token has expired: ask the administrator for a new one"));
+        }
+        Ok(who.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens() -> Tokens {
+        Tokens::read(
+            r#"[{"name":"root","token":"0123456789abcdef","role":"admin"},
+                {"name":"alice","token":"abcdef0123456789","role":"member","project":"p1","expires_ms":1000}]"#,
+        )
+        .unwrap()
+    }
+
+    fn bearer(token: &str) -> HeaderMap {
+        [(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())].into_iter().collect()
+    }
+
+    #[test]
+    fn tokens_have_an_owner_and_an_end() {
+        let who = tokens().judge(&bearer("abcdef0123456789"), 999).unwrap();
+        assert_eq!((who.name.as_str(), who.role), ("alice", Role::Member));
+        for (token, now, words) in [("abcdef0123456789", 1000, "expired"), ("abcdef012345678X", 0, "wrong")] {
+            let problem = tokens().judge(&bearer(token), now).unwrap_err();
+            assert_eq!((problem.status, problem.detail.contains(words)), (401, true), "{problem}");
+        }
+        assert_eq!(tokens().judge(&HeaderMap::new(), 0).unwrap_err().status, 401);
+    }
+
+    #[test]
+    fn a_role_that_is_too_small_is_refused() {
+        let alice = tokens().judge(&bearer("abcdef0123456789"), 0).unwrap();
+        assert_eq!(alice.admin().unwrap_err().status, 403);
+        assert!(alice.user().is_ok());
+        assert_eq!(alice.project(Some("p2")).unwrap_err().status, 403);
+        assert_eq!(alice.project(None).unwrap(), "p1");
+    }
+
+    #[test]
+    fn a_member_without_a_project_is_a_mistake() {
+        let text = r#"[{"name":"bob","token":"0123456789abcdef","role":"member"}]"#;
+        assert!(Tokens::read(text).unwrap_err().to_string().contains("bob"));
+    }
+}

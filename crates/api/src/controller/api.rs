@@ -1,0 +1,168 @@
+//! What a controller does.
+
+use std::future::Future;
+
+use futures_util::stream::BoxStream;
+
+use super::{
+    BrickNew, BrickView, ControllerView, DrainRequest, PlanView, RackFile, ReasonView, ReservationNew,
+    ReservationResize, ReservationView, Topology, Who,
+};
+use crate::change::Change;
+use crate::event::{Event, EventId};
+use crate::operation::{Operation, OperationFilter, OperationId, WaitQuery};
+use crate::problem::Problem;
+
+/// An SDM controller (S9 and S10).
+///
+/// What changes something is kept as an operation before it is answered. Whether it is possible is found out by the operation,
+/// not by the request: a burst of requests is accepted first and decided after. When too many wait, further ones are refused as
+/// unavailable, with a time after which to try again.
+pub trait ControllerApi: Send + Sync + 'static {
+    /// The controller in numbers, and its reign.
+    fn controller(&self) -> impl Future<Output = Result<ControllerView, Problem>> + Send;
+
+    /// The graph.
+    fn topology(&self) -> impl Future<Output = Result<Topology, Problem>> + Send;
+
+    /// All bricks, in the order of their registration.
+    fn brick_list(&self) -> impl Future<Output = Result<Vec<BrickView>, Problem>> + Send;
+
+    /// One brick.
+    fn brick_show(&self, name: String) -> impl Future<Output = Result<BrickView, Problem>> + Send;
+
+    /// Registers a brick and its cables.
+    fn brick_register(
+        &self,
+        change: Change,
+        brick: BrickNew,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Registers all that is in a rack file.
+    fn rack_register(
+        &self,
+        change: Change,
+        file: RackFile,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Moves away what lies on a brick; it takes nothing new any more. Or lets it take new things again.
+    fn brick_drain(
+        &self,
+        change: Change,
+        name: String,
+        request: DrainRequest,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Removes a brick of which nothing is held.
+    fn brick_remove(
+        &self,
+        change: Change,
+        name: String,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// The reservations that `who` may see, by number.
+    fn reservation_list(
+        &self,
+        who: Who,
+    ) -> impl Future<Output = Result<Vec<ReservationView>, Problem>> + Send;
+
+    /// One reservation.
+    fn reservation_show(
+        &self,
+        who: Who,
+        id: u64,
+    ) -> impl Future<Output = Result<ReservationView, Problem>> + Send;
+
+    /// What a reservation would do. Changes nothing.
+    fn reservation_preview(
+        &self,
+        who: Who,
+        request: ReservationNew,
+    ) -> impl Future<Output = Result<PlanView, Problem>> + Send;
+
+    /// Reserves, and carries it out unless told otherwise. The operation's target is the reservation's number.
+    fn reservation_create(
+        &self,
+        change: Change,
+        who: Who,
+        request: ReservationNew,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Carries out a reservation.
+    fn reservation_apply(
+        &self,
+        change: Change,
+        who: Who,
+        id: u64,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Gives a reservation more or less memory.
+    fn reservation_resize(
+        &self,
+        change: Change,
+        who: Who,
+        id: u64,
+        request: ReservationResize,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Ends a reservation.
+    fn reservation_release(
+        &self,
+        change: Change,
+        who: Who,
+        id: u64,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Brick by brick, what each means for a request.
+    fn why(
+        &self,
+        who: Who,
+        request: ReservationNew,
+    ) -> impl Future<Output = Result<Vec<ReasonView>, Problem>> + Send;
+
+    /// The operations that `who` may see, newest first.
+    fn operation_list(
+        &self,
+        who: Who,
+        filter: OperationFilter,
+    ) -> impl Future<Output = Result<Vec<Operation>, Problem>> + Send;
+
+    /// One operation.
+    fn operation_show(
+        &self,
+        who: Who,
+        id: OperationId,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// The operation when it has ended, or as it is when the time is over.
+    fn operation_wait(
+        &self,
+        who: Who,
+        id: OperationId,
+        query: WaitQuery,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Asks a running operation to stop and to undo what it did; one that has ended stays as it is.
+    fn operation_cancel(
+        &self,
+        change: Change,
+        who: Who,
+        id: OperationId,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Brick by brick, what each means now for the request of an operation.
+    fn operation_why(
+        &self,
+        who: Who,
+        id: OperationId,
+    ) -> impl Future<Output = Result<Vec<ReasonView>, Problem>> + Send;
+
+    /// What happens from now on, or from behind event `after`, until the stream is dropped.
+    fn events(
+        &self,
+        after: Option<EventId>,
+    ) -> impl Future<Output = Result<BoxStream<'static, Event>, Problem>> + Send;
+
+    /// Metrics in the text format of Prometheus.
+    fn metrics(&self) -> impl Future<Output = Result<String, Problem>> + Send;
+}

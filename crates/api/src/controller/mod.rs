@@ -1,0 +1,49 @@
+//! The API of the SDM controller: interfaces S9 (registration) and S10 (reservation) of D4.1, prefix `/v1`.
+//!
+//! [`ControllerApi`] is what a controller does. Amounts of memory are whole numbers of bytes, times are milliseconds since
+//! 1970. Everything that changes something is an [`Operation`] (`202 Accepted`): it is kept before it is answered and goes on
+//! whatever becomes of the request or of the controller. Only a preview and a question answer at once.
+//!
+//! Who asks is an administrator, or a member of one project ([`Who`]): members reserve for their project and see what is
+//! theirs; registering is the administrators' business, and that of bricks that come with a join token.
+//!
+//! [`Operation`]: crate::operation::Operation
+
+mod access;
+mod api;
+mod brick;
+mod client;
+mod reservation;
+mod routes;
+mod topology;
+
+pub use access::{Role, TokenEntry, Tokens, Who};
+pub use api::ControllerApi;
+pub use brick::{BrickKind, BrickNew, BrickView, CableNew, DrainRequest, PowerState, RackFile};
+pub use client::ControllerClient;
+pub use reservation::{
+    AcceleratorNew, GroupNew, MappingView, PlanView, ReasonView, ReservationNew, ReservationResize,
+    ReservationView, SegmentView,
+};
+pub use routes::{document, openapi, router};
+pub use topology::{CableView, CircuitView, ControllerView, SwitchView, Topology, TrayView};
+
+/// Kinds of operations.
+pub mod kind {
+    /// Racks, trays, bricks, switches and cables of a rack file are registered.
+    pub const RACK_REGISTER: &str = "rack.register";
+    /// A brick is registered.
+    pub const BRICK_REGISTER: &str = "brick.register";
+    /// What lies on a brick moves elsewhere, and it takes nothing new.
+    pub const BRICK_DRAIN: &str = "brick.drain";
+    /// A brick is removed.
+    pub const BRICK_REMOVE: &str = "brick.remove";
+    /// Memory is reserved.
+    pub const RESERVATION_CREATE: &str = "reservation.create";
+    /// A reservation is carried out.
+    pub const RESERVATION_APPLY: &str = "reservation.apply";
+    /// A reservation gets more or less memory.
+    pub const RESERVATION_RESIZE: &str = "reservation.resize";
+    /// A reservation ends.
+    pub const RESERVATION_RELEASE: &str = "reservation.release";
+}

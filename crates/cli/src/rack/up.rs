@@ -1,0 +1,42 @@
+//! `rackmem rack up FILE`: builds the rack of a rack file, or what is missing of it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use rackmem_emulate::{Programs, Racks};
+use rackmem_rack::Name;
+
+use crate::spawn::myself;
+
+/// Name of a rack that was given none.
+pub(super) const NAME: &str = "rack";
+
+/// Build the rack of a rack file; what stands of it already is left as it is
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// The rack file
+    file: PathBuf,
+    /// What to call it; racks of different names stand side by side
+    #[arg(long, default_value = NAME)]
+    name: Name,
+}
+
+pub(super) fn run(racks: &Racks, arguments: &Arguments) -> anyhow::Result<()> {
+    let file = arguments.file.display();
+    let source =
+        fs::read_to_string(&arguments.file).with_context(|| format!("cannot read the rack file {file}"))?;
+    let programs = Programs { rackmem: myself() };
+    let (standing, started) = racks.up(&arguments.name, &source, &programs)?;
+    let layout = &standing.layout;
+    let (bricks, switches) = (layout.bricks.len(), layout.switches.len());
+    // Nobody has to read this line for the rack to stand.
+    let _ = writeln!(
+        io::stdout(),
+        "rack '{}': {bricks} bricks, {switches} switches; {started} programs started",
+        layout.name
+    );
+    Ok(())
+}

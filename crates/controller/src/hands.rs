@@ -1,0 +1,164 @@
+//! What steps are done with: agents, memory servers and switches.
+//!
+//! A memory server's segment is reserved by the pager that uses it, as soon as a machine gets the attachment; the controller
+//! alone hands out a pool, so creating a segment is to see that its server answers. A brick's address may be two, `DATA,MANAGEMENT`:
+//! the first is what compute bricks reach through the switches, the second what the controller itself asks.
+
+mod agents;
+mod greeting;
+mod switches;
+
+use std::collections::BTreeMap;
+
+use futures_util::future::BoxFuture;
+use rackmem_api::problem::ProblemType;
+use rackmem_api::serve::TlsFiles;
+use rackmem_api::{AttachmentId, Generation, LatencyClass, Problem};
+use rackmem_rack::{Name, PARTS_MAX, SegmentId, Step};
+
+use agents::Agents;
+use switches::Switches;
+
+/// A step that is to be done, with all that has to be known for it.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The step.
+    pub step: Step,
+    /// The controller's reign: agents and switches refuse older ones.
+    pub reign: Generation,
+    /// How far away the memory of the reservation may be.
+    pub class: LatencyClass,
+    /// The addresses of the bricks and switches that the step names.
+    pub addresses: BTreeMap<Name, String>,
+}
+
+/// What is asked how it is.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A compute brick's agent.
+    Agent(Name, String),
+    /// A memory server.
+    Memory(Name, String),
+    /// A switch.
+    Switch(Name, String),
+}
+
+/// What was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// The segments that the agent's table has.
+    Segments(Vec<SegmentId>),
+    /// A memory server's life, which another one follows when it is restarted, and the pages of its pool.
+    Pool {
+        /// Its epoch; none of a server behind TLS.
+        epoch: Option<u64>,
+        /// The pages of its pool.
+        pages: Option<u64>,
+    },
+    /// The pairs of ports that the switch has connected.
+    Pairs(Vec<[u16; 2]>),
+}
+
+/// Does steps, and looks. Each step may be done twice; after an error it may have been done or not.
+pub trait Hands: Send + Sync + 'static {
+    /// Does a step.
+    fn carry_out<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<(), Problem>>;
+
+    /// Looks.
+    fn look<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Seen, Problem>>;
+}
+
+/// Hands that reach real agents (or simulated ones), memory servers and switches.
+#[derive(Debug)]
+pub struct RackHands {
+    agents: Agents,
+    switches: Switches,
+}
+
+impl RackHands {
+    /// Hands that show agents these certificates and this token.
+    pub fn new(tls: Option<TlsFiles>, token: Option<String>) -> Self {
+        Self { agents: Agents::new(tls, token), switches: Switches::default() }
+    }
+
+    async fn step(&self, order: &Order) -> Result<(), Problem> {
+        match &order.step {
+            Step::PowerOn { brick } => Err(Problem::new(
+                ProblemType::Unsupported,
+                format!("'{brick}' is off and nothing here can power it on: start it by hand"),
+            )),
+            // A plan powers off only what it powered on, and that cannot have happened.
+            Step::PowerOff { .. } => Ok(()),
+            Step::SegmentCreate { brick, .. } => greeting::greet(order.management(brick)?).await.map(|_| ()),
+            // The pager gives its segments back when it loses the attachment.
+            Step::SegmentRemove { .. } => Ok(()),
+            Step::Connect { switch, pairs } => {
+                self.switches.change(switch, order.addresses.get(switch), pairs, true, order.reign).await
+            }
+            Step::Disconnect { switch, pairs } => {
+                self.switches.change(switch, order.addresses.get(switch), pairs, false, order.reign).await
+            }
+            Step::NetPortAdd { brick, server, segment, entry } => {
+                self.agents.netport_add(order, brick, server, *segment, entry).await
+            }
+            Step::NetPortRemove { brick, segment, .. } => {
+                self.agents.netport_remove(order, brick, *segment).await
+            }
+            // Whoever has the circuit to an accelerator brick has its slots; the brick itself is not told.
+            Step::AcceleratorBind { .. } | Step::AcceleratorUnbind { .. } => Ok(()),
+            Step::Attach { brick, segments } => self.agents.present(order, brick, segments).await,
+            Step::Detach { brick, segments } => self.agents.take_back(order, brick, segments).await,
+            Step::Migrate { brick, from, .. } => self.agents.unused(order, brick, from).await,
+        }
+    }
+}
+
+impl Hands for RackHands {
+    fn carry_out<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<(), Problem>> {
+        Box::pin(self.step(order))
+    }
+
+    fn look<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Seen, Problem>> {
+        Box::pin(async move {
+            match target {
+                Target::Agent(name, address) => self.agents.look(name, address).await.map(Seen::Segments),
+                Target::Memory(_, address) => greeting::greet(management(address)).await,
+                Target::Switch(name, address) => self.switches.look(name, address).await.map(Seen::Pairs),
+            }
+        })
+    }
+}
+
+impl Order {
+    /// The address of a brick, as compute bricks reach it.
+    fn data(&self, brick: &Name) -> Result<&str, Problem> {
+        let address = self.addresses.get(brick).ok_or_else(|| no_address(brick))?;
+        Ok(address.split_once(',').map_or(address.as_str(), |(data, _)| data))
+    }
+
+    /// The address of a brick, as the controller reaches it.
+    fn management(&self, brick: &Name) -> Result<&str, Problem> {
+        self.addresses.get(brick).map(|address| management(address)).ok_or_else(|| no_address(brick))
+    }
+}
+
+fn management(address: &str) -> &str {
+    address.split_once(',').map_or(address, |(_, management)| management)
+}
+
+fn no_address(brick: &Name) -> Problem {
+    let detail = format!("'{brick}' is registered without an address: remove it and register it with one");
+    Problem::new(ProblemType::Unsupported, detail)
+}
+
+/// The name of a segment's attachment on a compute brick.
+pub fn attachment_of(segment: SegmentId) -> String {
+    format!("s{segment}")
+}
+
+/// The segment whose attachment has this name.
+pub fn segment_of(attachment: &AttachmentId) -> Option<SegmentId> {
+    let (reservation, part) = attachment.as_str().strip_prefix('s')?.split_once('.')?;
+    let (reservation, part): (u64, u32) = (reservation.parse().ok()?, part.parse().ok()?);
+    (part < PARTS_MAX).then(|| SegmentId::new(rackmem_rack::ReservationId(reservation), part))
+}

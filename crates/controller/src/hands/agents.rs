@@ -1,0 +1,191 @@
+//! Agents: entries of their RMC tables, and machines that have them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use rackmem_api::agent::{AgentClient, Attachment};
+use rackmem_api::operation::WaitQuery;
+use rackmem_api::problem::ProblemType;
+use rackmem_api::serve::TlsFiles;
+use rackmem_api::{ApiError, AttachmentId, Operation, OperationState, Problem};
+use rackmem_rack::{Name, NetPort, SegmentId};
+use rackmem_types::{PAGE_SIZE, ServerAddress};
+
+use super::{Order, attachment_of, management, segment_of};
+
+/// Seconds an agent may take for one operation; bringing a machine's pages home takes longest.
+const OPERATION_MAX_S: u32 = 300;
+
+/// Clients of all agents, each made once.
+#[derive(Debug)]
+pub(super) struct Agents {
+    tls: Option<TlsFiles>,
+    token: Option<String>,
+    clients: Mutex<HashMap<String, AgentClient>>,
+}
+
+impl Agents {
+    pub(super) fn new(tls: Option<TlsFiles>, token: Option<String>) -> Self {
+        Self { tls, token, clients: Mutex::default() }
+    }
+
+    /// Makes the entry for a segment. The same entry again is no mistake.
+    pub(super) async fn netport_add(
+        &self,
+        order: &Order,
+        brick: &Name,
+        server: &Name,
+        segment: SegmentId,
+        entry: &NetPort,
+    ) -> Result<(), Problem> {
+        let bytes = |pages: u64| pages.saturating_mul(PAGE_SIZE as u64);
+        let server: ServerAddress = order.data(server)?.trim_start_matches("sim:").parse().map_err(
+            |error: rackmem_types::ParseServerError| Problem::new(ProblemType::Invalid, error.to_string()),
+        )?;
+        let entry = Attachment {
+            id: id(segment)?,
+            start: bytes(entry.start),
+            end: bytes(entry.end),
+            port: entry.port.into(),
+            offset: entry.offset.saturating_mul(PAGE_SIZE as i64),
+            server,
+            segment: None,
+            class: order.class,
+        };
+        let client = self.of(order, brick)?;
+        ended(&client, client.attachment_create(&entry).await).await
+    }
+
+    /// Removes the entry for a segment; one that is not there is no mistake.
+    pub(super) async fn netport_remove(
+        &self,
+        order: &Order,
+        brick: &Name,
+        segment: SegmentId,
+    ) -> Result<(), Problem> {
+        let client = self.of(order, brick)?;
+        let removed = ended(&client, client.attachment_delete(&id(segment)?).await).await;
+        removed.or_else(absent_is_fine)
+    }
+
+    /// Sees that the entries are there, for machines that are to get them.
+    pub(super) async fn present(
+        &self,
+        order: &Order,
+        brick: &Name,
+        segments: &[SegmentId],
+    ) -> Result<(), Problem> {
+        let client = self.of(order, brick)?;
+        for segment in segments {
+            client.attachment_show(&id(*segment)?).await.map_err(told)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the entries from the machines that have them: their pages come home.
+    pub(super) async fn take_back(
+        &self,
+        order: &Order,
+        brick: &Name,
+        segments: &[SegmentId],
+    ) -> Result<(), Problem> {
+        let client = self.of(order, brick)?;
+        for segment in segments {
+            let id = id(*segment)?;
+            let view = match client.attachment_show(&id).await {
+                Ok(view) => view,
+                Err(ApiError::Problem(problem)) if problem.kind == ProblemType::NotFound => continue,
+                Err(error) => return Err(told(error)),
+            };
+            if let Some(vm) = view.vm {
+                ended(&client, client.vm_attachment_remove(&vm, &id).await).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to move what a machine uses; what none uses has no pages.
+    pub(super) async fn unused(
+        &self,
+        order: &Order,
+        brick: &Name,
+        segments: &[SegmentId],
+    ) -> Result<(), Problem> {
+        let client = self.of(order, brick)?;
+        for segment in segments {
+            let id = id(*segment)?;
+            if let Some(vm) = client.attachment_show(&id).await.map_err(told)?.vm {
+                let detail = format!(
+                    "'{vm}' on '{brick}' has pages behind '{id}', and agents cannot move them yet: take the attachment from it first"
+                );
+                return Err(Problem::new(ProblemType::Unsupported, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// The segments that an agent's table has.
+    pub(super) async fn look(&self, brick: &Name, address: &str) -> Result<Vec<SegmentId>, Problem> {
+        let views = self.client(brick, management(address))?.attachment_list().await.map_err(told)?;
+        Ok(views.iter().filter_map(|view| segment_of(&view.entry.id)).collect())
+    }
+
+    fn of(&self, order: &Order, brick: &Name) -> Result<AgentClient, Problem> {
+        Ok(self.client(brick, order.management(brick)?)?.under(order.reign))
+    }
+
+    fn client(&self, brick: &Name, address: &str) -> Result<AgentClient, Problem> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(address) {
+            return Ok(client.clone());
+        }
+        let wrong =
+            |error: ApiError| Problem::new(ProblemType::Invalid, format!("the agent of '{brick}': {error}"));
+        let mut endpoint: rackmem_api::client::Endpoint = address.parse().map_err(wrong)?;
+        if self.tls.is_some() {
+            endpoint = endpoint.with_tls();
+        }
+        let client = AgentClient::new(endpoint, self.tls.as_ref(), self.token.as_deref()).map_err(wrong)?;
+        clients.insert(address.to_owned(), client.clone());
+        Ok(client)
+    }
+}
+
+fn id(segment: SegmentId) -> Result<AttachmentId, Problem> {
+    let name = attachment_of(segment).parse();
+    name.map_err(|error: rackmem_api::NameError| Problem::new(ProblemType::Internal, error.to_string()))
+}
+
+/// Waits until what an agent accepted has ended well.
+async fn ended(client: &AgentClient, accepted: Result<Operation, ApiError>) -> Result<(), Problem> {
+    let mut operation = accepted.map_err(told)?;
+    if !operation.state.is_final() {
+        let query = WaitQuery { timeout: OPERATION_MAX_S };
+        operation = client.operation_wait(operation.id, query).await.map_err(told)?;
+    }
+    match operation.state {
+        OperationState::Done => Ok(()),
+        OperationState::Running => Err(Problem::new(
+            ProblemType::Timeout,
+            format!("the agent is still at '{}' of '{}'", operation.kind, operation.target),
+        )),
+        OperationState::Failed | OperationState::Cancelled => Err(operation.error.unwrap_or_else(|| {
+            let detail = format!("the agent's {} of '{}' was cancelled", operation.kind, operation.target);
+            Problem::new(ProblemType::Backend, detail)
+        })),
+    }
+}
+
+fn absent_is_fine(problem: Problem) -> Result<(), Problem> {
+    if problem.kind == ProblemType::NotFound { Ok(()) } else { Err(problem) }
+}
+
+fn told(error: ApiError) -> Problem {
+    match error {
+        ApiError::Problem(problem) => problem,
+        ApiError::Unreachable { .. } => {
+            Problem::new(ProblemType::Unavailable, error.to_string()).retry_after(1)
+        }
+        other => Problem::new(ProblemType::Backend, other.to_string()),
+    }
+}

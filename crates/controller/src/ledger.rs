@@ -1,0 +1,355 @@
+//! The ledger: the rack and all operations, in memory, and the order in which they change.
+//!
+//! One lock guards everything; it is held for a decision (microseconds to milliseconds), never while anything is waited for.
+//! What a decision changed is queued for the store inside the lock, so that the store sees changes in their order; whoever
+//! decided then waits for [`Kept`] outside of it. Readers may see what is not on the disk yet; nobody acts on it before.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rackmem_api::events::EventLog;
+use rackmem_api::problem::ProblemType;
+use rackmem_api::{Change, Event, Generation, Operation, OperationId, OperationState, Problem};
+use rackmem_rack::{Event as RackEvent, Plan, Rack, RackError, ReservationId};
+use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
+
+use crate::error::ControllerError;
+use crate::job::{Entry, Job};
+use crate::store::{self, Row, Stored};
+
+/// Operations that have ended and are still remembered, with their idempotency keys: a day of one every second.
+const ENDED_MAX: usize = 100_000;
+
+/// Events in memory for listeners who come back.
+const EVENTS_MAX: usize = 20_000;
+
+/// Changes of the rack between two snapshots: replaying them at start takes about a second.
+const SNAPSHOT_EVERY: u64 = 20_000;
+
+/// Seconds after which a refused request may fit into the queue.
+const QUEUE_RETRY_S: u32 = 1;
+
+/// A change that was queued for the store.
+#[must_use = "nothing may be done before the change is on the disk"]
+#[derive(Debug)]
+pub(crate) struct Kept(oneshot::Receiver<()>);
+
+impl Kept {
+    /// Waits until it is on the disk.
+    pub(crate) async fn wait(self) -> Result<(), Problem> {
+        self.0.await.map_err(|_| {
+            let detail = "the controller cannot write its state and decides nothing any more: look at its log, and restart it";
+            Problem::new(ProblemType::Internal, detail)
+        })
+    }
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) rack: Rack,
+    pub(crate) operations: BTreeMap<u64, Entry>,
+    by_id: HashMap<OperationId, u64>,
+    keys: HashMap<String, (i64, u64)>,
+    /// Plans that are held and not carried out yet.
+    pub(crate) plans: HashMap<ReservationId, Plan>,
+    seq: u64,
+    history_seq: u64,
+    snapshot_seq: u64,
+    reservation: u64,
+    pub(crate) running: usize,
+    /// Rows of the decision that is being made.
+    rows: Vec<Row>,
+}
+
+/// The rack, all operations, and who is told of changes.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    state: Mutex<State>,
+    changes: mpsc::UnboundedSender<store::Change>,
+    pub(crate) news: Arc<EventLog<Event>>,
+    /// Rises when an operation changed.
+    pub(crate) changed: watch::Sender<u64>,
+    pub(crate) reign: Generation,
+    queue: usize,
+}
+
+impl Ledger {
+    /// The ledger that was stored.
+    pub(crate) fn new(
+        stored: Stored,
+        changes: mpsc::UnboundedSender<store::Change>,
+        queue: usize,
+    ) -> Result<Self, ControllerError> {
+        let mut rack = stored.snapshot.map_or_else(|| Ok(Rack::default()), Rack::restore)?;
+        for event in &stored.history {
+            rack.apply(event)?;
+        }
+        if let Some(wrong) = rack.audit().into_iter().next() {
+            return Err(RackError::Snapshot(wrong).into());
+        }
+        let first = stored.events.first().map_or(1, |event| event.id);
+        let news = EventLog::new(first, EVENTS_MAX);
+        for event in stored.events {
+            news.publish(|_| event);
+        }
+        let snapshot_seq = stored.history_seq - stored.history.len() as u64;
+        let mut state = State {
+            rack,
+            operations: BTreeMap::new(),
+            by_id: HashMap::new(),
+            keys: HashMap::new(),
+            plans: stored.plans.into_iter().map(|(id, plan)| (ReservationId(id), plan)).collect(),
+            seq: 0,
+            history_seq: stored.history_seq,
+            snapshot_seq,
+            reservation: stored.reservation,
+            running: 0,
+            rows: Vec::new(),
+        };
+        for (seq, entry, key) in stored.operations {
+            state.seq = seq;
+            state.running += usize::from(!entry.operation.state.is_final());
+            state.by_id.insert(entry.operation.id, seq);
+            state.keys.extend(key.map(|key| (key.key, (key.fingerprint, seq))));
+            state.operations.insert(seq, entry);
+        }
+        Ok(Self {
+            state: Mutex::new(state),
+            changes,
+            news: Arc::new(news),
+            changed: watch::Sender::new(0),
+            reign: Generation(stored.reign),
+            queue,
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // A decision that panicked was not queued; what it may have half changed is refused by the rack's own checks.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues what was decided for the store.
+    pub(crate) fn keep(&self, mut state: MutexGuard<'_, State>) -> Kept {
+        if state.history_seq - state.snapshot_seq >= SNAPSHOT_EVERY {
+            state.snapshot_seq = state.history_seq;
+            let snapshot = Row::Snapshot(state.history_seq, Box::new(state.rack.snapshot()));
+            state.rows.push(snapshot);
+        }
+        let (answer, kept) = oneshot::channel();
+        // A store that is gone drops `answer`, and that is how its end is heard of.
+        let _ = self.changes.send((std::mem::take(&mut state.rows), answer));
+        Kept(kept)
+    }
+
+    /// Accepts an operation, or answers the one that the same request started before: then without a number, because there is
+    /// nothing to be done. `begin` makes come true what comes true at once; when it refuses, nothing has changed.
+    pub(crate) async fn accept(
+        &self,
+        change: &Change,
+        kind: &str,
+        begin: impl FnOnce(&mut State) -> Result<(String, Job, OperationState), Problem>,
+    ) -> Result<(Operation, Option<u64>), Problem> {
+        let (operation, seq, kept) = {
+            let mut state = self.lock();
+            let known = change.key.as_ref().and_then(|key| Some((key, *state.keys.get(&key.key)?)));
+            if let Some((key, (fingerprint, seq))) = known {
+                key.same_request(fingerprint)?;
+                if let Some(entry) = state.operations.get(&seq) {
+                    // It may not be on the disk yet, so what comes after it is waited for.
+                    let operation = entry.operation.clone();
+                    (operation, None, self.keep(state))
+                } else {
+                    return Err(Problem::not_found("operation of the key", &key.key));
+                }
+            } else {
+                self.reign.admit(change.generation)?;
+                if state.running >= self.queue {
+                    let detail = format!("{} operations wait already: try again in a moment", state.running);
+                    return Err(Problem::new(ProblemType::Unavailable, detail).retry_after(QUEUE_RETRY_S));
+                }
+                state.rows.clear();
+                let (target, job, begun) = begin(&mut state)?;
+                let entry = Entry { operation: new_operation(change, kind, target, begun), job };
+                let (operation, seq) = (entry.operation.clone(), state.add(entry, change));
+                if begun.is_final() {
+                    self.tell_end(&mut state, &operation);
+                }
+                (operation, Some(seq), self.keep(state))
+            }
+        };
+        kept.wait().await?;
+        Ok((operation, seq))
+    }
+
+    /// Ends an operation.
+    pub(crate) fn end(&self, state: &mut State, seq: u64, how: OperationState, error: Option<Problem>) {
+        let Some(entry) = state.operations.get_mut(&seq) else { return };
+        entry.operation.state = how;
+        entry.operation.error = error;
+        if how == OperationState::Done {
+            entry.operation.progress = 1.0;
+        }
+        state.running = state.running.saturating_sub(1);
+        state.save(seq);
+        let Some(entry) = state.operations.get(&seq) else { return };
+        let operation = entry.operation.clone();
+        self.tell_end(state, &operation);
+        state.forget();
+    }
+
+    fn tell_end(&self, state: &mut State, operation: &Operation) {
+        let word = match operation.state {
+            OperationState::Done => "done",
+            OperationState::Failed => "failed",
+            OperationState::Cancelled => "cancelled",
+            OperationState::Running => return,
+        };
+        let detail = match &operation.error {
+            Some(error) => format!("{} of '{}' {word}: {error}", operation.kind, operation.target),
+            None => format!("{} of '{}' is {word}", operation.kind, operation.target),
+        };
+        self.tell(state, &format!("operation.{word}"), &operation.target, detail, Some(operation.clone()));
+    }
+
+    /// Tells whoever listens, now and later.
+    pub(crate) fn tell(
+        &self,
+        state: &mut State,
+        kind: &str,
+        target: &str,
+        detail: String,
+        operation: Option<Operation>,
+    ) {
+        let mut told = None;
+        self.news.publish(|id| {
+            let (kind, target) = (kind.to_owned(), target.to_owned());
+            let event = Event { id, at_ms: now_ms(), kind, target, detail, operation };
+            told = Some(Box::new(event.clone()));
+            event
+        });
+        state.rows.extend(told.map(Row::Told));
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+}
+
+impl State {
+    /// Applies an event to the rack, and remembers it for the store.
+    pub(crate) fn apply(&mut self, event: RackEvent, cause: Option<u64>) -> Result<(), RackError> {
+        self.rack.apply(&event)?;
+        self.note(event, cause);
+        Ok(())
+    }
+
+    fn note(&mut self, event: RackEvent, cause: Option<u64>) {
+        self.history_seq += 1;
+        let operation = cause.and_then(|seq| self.operations.get(&seq));
+        let operation = operation.map(|entry| entry.operation.id.to_string());
+        let event = Box::new(event);
+        self.rows.push(Row::Rack { seq: self.history_seq, at_ms: now_ms(), operation, event });
+    }
+
+    /// Applies all events or none.
+    pub(crate) fn apply_all(&mut self, events: &[RackEvent]) -> Result<(), RackError> {
+        // Registrations are few; everything else is one event.
+        let mut trial = self.rack.clone();
+        for event in events {
+            trial.apply(event)?;
+        }
+        self.rack = trial;
+        for event in events {
+            self.note(event.clone(), None);
+        }
+        Ok(())
+    }
+
+    /// A number for a new reservation.
+    pub(crate) fn reservation_new(&mut self) -> ReservationId {
+        self.reservation += 1;
+        self.rows.push(Row::Reservation(self.reservation));
+        ReservationId(self.reservation)
+    }
+
+    pub(crate) fn plan_hold(&mut self, plan: Plan) {
+        self.rows.push(Row::PlanHeld(plan.reservation().0, Box::new(plan.clone())));
+        self.plans.insert(plan.reservation(), plan);
+    }
+
+    pub(crate) fn plan_take(&mut self, id: ReservationId) -> Option<Plan> {
+        let plan = self.plans.remove(&id)?;
+        self.rows.push(Row::PlanGone(id.0));
+        Some(plan)
+    }
+
+    pub(crate) fn find(&self, id: OperationId) -> Result<(u64, &Entry), Problem> {
+        let found = self.by_id.get(&id).and_then(|seq| Some((*seq, self.operations.get(seq)?)));
+        found.ok_or_else(|| Problem::not_found("operation", id))
+    }
+
+    fn add(&mut self, entry: Entry, change: &Change) -> u64 {
+        self.seq += 1;
+        let seq = self.seq;
+        self.running += usize::from(!entry.operation.state.is_final());
+        self.by_id.insert(entry.operation.id, seq);
+        self.keys.extend(change.key.as_ref().map(|key| (key.key.clone(), (key.fingerprint, seq))));
+        // First, because what happens at once names it.
+        let row = Row::Operation { seq, entry: Box::new(entry.clone()), key: change.key.clone() };
+        self.rows.insert(0, row);
+        self.operations.insert(seq, entry);
+        seq
+    }
+
+    /// Remembers an operation as it is now for the store.
+    pub(crate) fn save(&mut self, seq: u64) {
+        let Some(entry) = self.operations.get_mut(&seq) else { return };
+        entry.operation.updated_ms = now_ms();
+        self.rows.push(Row::Changed { seq, entry: Box::new(entry.clone()) });
+    }
+
+    /// Remembers for the store that a further step was begun.
+    pub(crate) fn save_begun(&mut self, seq: u64) {
+        let Some(entry) = self.operations.get_mut(&seq) else { return };
+        entry.operation.updated_ms = now_ms();
+        self.rows.push(Row::Begun { seq, begun: entry.job.begun, undone: entry.job.undone });
+    }
+
+    /// Forgets the oldest operations that have ended.
+    fn forget(&mut self) {
+        if self.operations.len() <= ENDED_MAX + self.running {
+            return;
+        }
+        let oldest = self.operations.iter().find(|(_, entry)| entry.operation.state.is_final());
+        let Some(seq) = oldest.map(|(seq, _)| *seq) else { return };
+        if let Some(entry) = self.operations.remove(&seq) {
+            self.by_id.remove(&entry.operation.id);
+            self.keys.retain(|_, (_, of)| *of != seq);
+            self.rows.push(Row::Forget(seq));
+        }
+    }
+}
+
+fn new_operation(change: &Change, kind: &str, target: String, state: OperationState) -> Operation {
+    let now = now_ms();
+    Operation {
+        id: OperationId(Uuid::now_v7()),
+        kind: kind.to_owned(),
+        target,
+        state,
+        step: None,
+        progress: if state.is_final() { 1.0 } else { 0.0 },
+        error: None,
+        note: None,
+        generation: change.generation.0,
+        by: change.by.clone(),
+        created_ms: now,
+        updated_ms: now,
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

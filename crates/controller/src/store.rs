@@ -1,0 +1,252 @@
+//! The controller's memory: an SQLite file in the state directory, written by one task.
+//!
+//! Changes come in the order in which the ledger made them; all that wait are one transaction. A change is answered for when
+//! its transaction is on the disk. When a transaction fails, nothing more is written: the ledger would be ahead of its store.
+
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rackmem_api::{Event, IdempotencyKey};
+use rackmem_rack::{Event as RackEvent, Plan, Snapshot};
+use rustix::fs::FlockOperation;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{SqliteConnection, SqlitePool};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::ControllerError;
+use crate::job::Entry;
+
+/// Changes in one transaction at most: a commit costs a few milliseconds on a disk, and nobody shall wait for many.
+const BATCH_MAX: usize = 512;
+
+/// Events that are kept for listeners who were away.
+const EVENTS_MAX: i64 = 20_000;
+
+/// Changes of the rack that are kept for people who ask what happened.
+const HISTORY_MAX: i64 = 200_000;
+
+/// How long a statement waits for the file.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+
+/// One row to be written.
+#[derive(Debug)]
+pub(crate) enum Row {
+    /// A new operation.
+    Operation { seq: u64, entry: Box<Entry>, key: Option<IdempotencyKey> },
+    /// An operation that changed.
+    Changed { seq: u64, entry: Box<Entry> },
+    /// How many of an operation's steps, and steps back, were begun.
+    Begun { seq: u64, begun: usize, undone: usize },
+    /// Something happened to the rack.
+    Rack { seq: u64, at_ms: u64, operation: Option<String>, event: Box<RackEvent> },
+    /// A plan is held.
+    PlanHeld(u64, Box<Plan>),
+    /// A plan is no longer only held.
+    PlanGone(u64),
+    /// The reservation number that was given last.
+    Reservation(u64),
+    /// Something to be told.
+    Told(Box<Event>),
+    /// The rack as it is after the event of that number.
+    Snapshot(u64, Box<Snapshot>),
+    /// Finished operations up to this number are forgotten.
+    Forget(u64),
+}
+
+/// A change: rows that are written together or not at all.
+pub(crate) type Change = (Vec<Row>, oneshot::Sender<()>);
+
+/// All that is stored.
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    pub(crate) reign: u64,
+    pub(crate) reservation: u64,
+    pub(crate) snapshot: Option<Snapshot>,
+    pub(crate) history_seq: u64,
+    pub(crate) history: Vec<RackEvent>,
+    pub(crate) operations: Vec<(u64, Entry, Option<IdempotencyKey>)>,
+    pub(crate) plans: Vec<(u64, Plan)>,
+    pub(crate) events: Vec<Event>,
+}
+
+/// The store of one controller.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pool: SqlitePool,
+    /// Held as long as the store is: no second controller.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store in `directory`, and makes it where it is missing.
+    pub(crate) async fn open(directory: &Path) -> Result<Self, ControllerError> {
+        let lock = lock(directory)?;
+        let options = SqliteConnectOptions::new()
+            .filename(directory.join("controller.db"))
+            .create_if_missing(true)
+            .busy_timeout(BUSY_MAX)
+            .journal_mode(SqliteJournalMode::Wal)
+            // What was answered for must be there after a power cut too.
+            .synchronous(SqliteSynchronous::Full);
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+        sqlx::migrate!().run(&pool).await?;
+        Ok(Self { pool, _lock: lock })
+    }
+
+    /// Begins a reign, which is above every earlier one and at least `at_least`, and reads all that is stored.
+    pub(crate) async fn load(&self, at_least: u64) -> Result<Stored, ControllerError> {
+        sqlx::query("UPDATE state SET reign = MAX(reign + 1, ?)")
+            .bind(at_least.cast_signed())
+            .execute(&self.pool)
+            .await?;
+        let (reign, reservation, snapshot, snapshot_seq): (i64, i64, Option<String>, i64) =
+            sqlx::query_as("SELECT reign, reservation, snapshot, snapshot_seq FROM state")
+                .fetch_one(&self.pool)
+                .await?;
+        let mut stored = Stored {
+            reign: reign.cast_unsigned(),
+            reservation: reservation.cast_unsigned(),
+            snapshot: snapshot.as_deref().map(serde_json::from_str).transpose()?,
+            history_seq: snapshot_seq.cast_unsigned(),
+            ..Stored::default()
+        };
+        let history: Vec<(i64, String)> =
+            sqlx::query_as("SELECT seq, event FROM history WHERE seq > ? ORDER BY seq")
+                .bind(snapshot_seq)
+                .fetch_all(&self.pool)
+                .await?;
+        for (seq, event) in history {
+            stored.history_seq = seq.cast_unsigned();
+            stored.history.push(serde_json::from_str(&event)?);
+        }
+        stored.operations = self.operations().await?;
+        let plans: Vec<(i64, String)> =
+            sqlx::query_as("SELECT reservation, plan FROM plans").fetch_all(&self.pool).await?;
+        for (id, plan) in plans {
+            stored.plans.push((id.cast_unsigned(), serde_json::from_str(&plan)?));
+        }
+        let events: Vec<String> =
+            sqlx::query_scalar("SELECT event FROM events ORDER BY id").fetch_all(&self.pool).await?;
+        stored.events = events.iter().map(|event| serde_json::from_str(event)).collect::<Result<_, _>>()?;
+        Ok(stored)
+    }
+
+    async fn operations(&self) -> Result<Vec<(u64, Entry, Option<IdempotencyKey>)>, ControllerError> {
+        type Columns = (i64, String, String, i64, i64, Option<String>, Option<i64>);
+        let rows: Vec<Columns> = sqlx::query_as(
+            "SELECT seq, record, job, begun, undone, idempotency_key, fingerprint FROM operations ORDER BY seq",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|(seq, record, job, begun, undone, key, fingerprint)| {
+                let mut entry =
+                    Entry { operation: serde_json::from_str(&record)?, job: serde_json::from_str(&job)? };
+                entry.job.begun = begun as usize;
+                entry.job.undone = undone as usize;
+                let key = key.zip(fingerprint).map(|(key, fingerprint)| IdempotencyKey { key, fingerprint });
+                Ok((seq.cast_unsigned(), entry, key))
+            })
+            .collect()
+    }
+
+    /// Writes changes until nobody has any more.
+    pub(crate) async fn run(self, mut changes: mpsc::UnboundedReceiver<Change>, dies_at: Option<u64>) {
+        let mut left = dies_at.unwrap_or(u64::MAX);
+        let batch_max = if dies_at.is_some() { 1 } else { BATCH_MAX };
+        let mut batch = Vec::with_capacity(batch_max);
+        while changes.recv_many(&mut batch, batch_max).await > 0 {
+            if left == 0 {
+                // Nobody is answered any more; what waits is lost with the process.
+                return std::future::pending().await;
+            }
+            left = left.saturating_sub(1);
+            if let Err(error) = self.write(&batch).await {
+                tracing::error!("the store does not work, and nothing more is decided: {error}");
+                return;
+            }
+            for (_, answer) in batch.drain(..) {
+                // Who asked may be gone; what it asked for is done all the same.
+                let _ = answer.send(());
+            }
+        }
+    }
+
+    async fn write(&self, batch: &[Change]) -> Result<(), ControllerError> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        for row in batch.iter().flat_map(|(rows, _)| rows) {
+            write(&mut transaction, row).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+}
+
+async fn write(connection: &mut SqliteConnection, row: &Row) -> Result<(), ControllerError> {
+    let query = match row {
+        Row::Operation { seq, entry, key } => sqlx::query(
+            "INSERT INTO operations (seq, record, job, begun, undone, idempotency_key, fingerprint) VALUES (?, ?, ?, 0, 0, ?, ?)",
+        )
+        .bind(seq.cast_signed())
+        .bind(serde_json::to_string(&entry.operation)?)
+        .bind(serde_json::to_string(&entry.job)?)
+        .bind(key.as_ref().map(|key| key.key.clone()))
+        .bind(key.as_ref().map(|key| key.fingerprint)),
+        Row::Changed { seq, entry } => {
+            sqlx::query("UPDATE operations SET record = ?, job = ?, begun = ?, undone = ? WHERE seq = ?")
+                .bind(serde_json::to_string(&entry.operation)?)
+                .bind(serde_json::to_string(&entry.job)?)
+                .bind(entry.job.begun as i64)
+                .bind(entry.job.undone as i64)
+                .bind(seq.cast_signed())
+        }
+        Row::Begun { seq, begun, undone } => {
+            sqlx::query("UPDATE operations SET begun = ?, undone = ? WHERE seq = ?")
+                .bind(*begun as i64)
+                .bind(*undone as i64)
+                .bind(seq.cast_signed())
+        }
+        Row::Rack { seq, at_ms, operation, event } => {
+            sqlx::query("INSERT INTO history (seq, at_ms, operation, event) VALUES (?, ?, ?, ?)")
+                .bind(seq.cast_signed())
+                .bind(at_ms.cast_signed())
+                .bind(operation.clone())
+                .bind(serde_json::to_string(event)?)
+        }
+        Row::PlanHeld(id, plan) => sqlx::query("INSERT OR REPLACE INTO plans (reservation, plan) VALUES (?, ?)")
+            .bind(id.cast_signed())
+            .bind(serde_json::to_string(plan)?),
+        Row::PlanGone(id) => sqlx::query("DELETE FROM plans WHERE reservation = ?").bind(id.cast_signed()),
+        Row::Reservation(id) => sqlx::query("UPDATE state SET reservation = ?").bind(id.cast_signed()),
+        Row::Told(event) => sqlx::query("INSERT INTO events (id, event) VALUES (?, ?)")
+            .bind(event.id.cast_signed())
+            .bind(serde_json::to_string(event)?),
+        Row::Snapshot(seq, snapshot) => {
+            sqlx::query("UPDATE state SET snapshot = ?, snapshot_seq = ?")
+                .bind(serde_json::to_string(snapshot)?)
+                .bind(seq.cast_signed())
+                .execute(&mut *connection)
+                .await?;
+            sqlx::query("DELETE FROM events WHERE id <= (SELECT MAX(id) FROM events) - ?")
+                .bind(EVENTS_MAX)
+                .execute(&mut *connection)
+                .await?;
+            sqlx::query("DELETE FROM history WHERE seq <= ? - ?").bind(seq.cast_signed()).bind(HISTORY_MAX)
+        }
+        Row::Forget(seq) => sqlx::query("DELETE FROM operations WHERE seq = ?").bind(seq.cast_signed()),
+    };
+    query.execute(connection).await?;
+    Ok(())
+}
+
+fn lock(directory: &Path) -> Result<File, ControllerError> {
+    let failed = |reason| ControllerError::Directory { path: directory.to_owned(), reason };
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    let file = File::create(directory.join("lock")).map_err(failed)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ControllerError::InUse(directory.to_owned())),
+        Err(error) => Err(failed(error.into())),
+    }
+}

@@ -1,0 +1,334 @@
+//! A worker: one operation from its plan to its end.
+//!
+//! Every step is recorded before it is begun, so that whoever comes after a crash does the last one again and goes on. A step
+//! that fails has the plan undone, the last step first; what cannot be undone any more is tried until it succeeds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rackmem_api::problem::ProblemType;
+use rackmem_api::{OperationState, Problem};
+use rackmem_rack::{Event, Name, Plan, Quotas, Rack, RackError, State as Stand, Step, planner};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::error::problem;
+use crate::hands::{Hands, Order};
+use crate::job::Work;
+use crate::ledger::{Kept, Ledger, State};
+use crate::views::class_of;
+
+/// How often a step is tried whose brick was busy or away for a moment.
+const TRIES: u32 = 3;
+
+/// The pause before a step is tried again; each pause is twice the one before.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest pause: a brick that comes back is found soon enough.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// One operation's worker.
+pub(crate) struct Worker {
+    ledger: Arc<Ledger>,
+    hands: Arc<dyn Hands>,
+    quotas: Arc<Quotas>,
+    seq: u64,
+    /// Its place among the workers; given up while it waits for a brick that is away.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+/// What is to be done with an operation.
+enum Task {
+    /// Nothing any more.
+    Ended,
+    /// These steps, from that one on.
+    Forward(Box<Plan>, usize),
+    /// These steps back, from that one on.
+    Back(Vec<Step>, usize),
+}
+
+impl Worker {
+    pub(crate) fn new(
+        ledger: Arc<Ledger>,
+        hands: Arc<dyn Hands>,
+        quotas: Arc<Quotas>,
+        seq: u64,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { ledger, hands, quotas, seq, place: Some(place) }
+    }
+
+    /// Carries the operation out.
+    pub(crate) async fn run(mut self) {
+        // The store's end has been logged where it happened.
+        let _ = self.carry_out().await;
+    }
+
+    async fn carry_out(&mut self) -> Result<(), Problem> {
+        loop {
+            match self.task().await? {
+                Task::Ended => return Ok(()),
+                Task::Forward(plan, from) => self.forward(&plan, from).await?,
+                Task::Back(steps, from) => self.back(&steps, from).await?,
+            }
+        }
+    }
+
+    async fn task(&self) -> Result<Task, Problem> {
+        let (task, kept) = {
+            let mut state = self.ledger.lock();
+            let Some(entry) = state.operations.get(&self.seq) else { return Ok(Task::Ended) };
+            let job = &entry.job;
+            // What was begun last may have been done or not.
+            let again = |begun: usize| begun.saturating_sub(1);
+            let task = match (&job.undo, &job.plan) {
+                _ if entry.operation.state.is_final() => return Ok(Task::Ended),
+                (Some(steps), _) => return Ok(Task::Back(steps.clone(), again(job.undone))),
+                (None, Some(plan)) => return Ok(Task::Forward(plan.clone(), again(job.begun))),
+                (None, None) if job.cancel => {
+                    self.ledger.end(&mut state, self.seq, OperationState::Cancelled, None);
+                    Task::Ended
+                }
+                (None, None) => {
+                    let work = job.work.clone();
+                    match plan(&mut state, &self.quotas, &work, self.seq) {
+                        Ok(Some(plan)) => {
+                            let plan = Box::new(plan);
+                            if let Some(entry) = state.operations.get_mut(&self.seq) {
+                                entry.job.plan = Some(plan.clone());
+                                entry.job.begun = 0;
+                            }
+                            state.save(self.seq);
+                            Task::Forward(plan, 0)
+                        }
+                        Ok(None) => {
+                            self.ledger.end(&mut state, self.seq, OperationState::Done, None);
+                            Task::Ended
+                        }
+                        Err(error) => {
+                            let error = problem(&error);
+                            self.ledger.end(&mut state, self.seq, OperationState::Failed, Some(error));
+                            Task::Ended
+                        }
+                    }
+                }
+            };
+            (task, self.ledger.keep(state))
+        };
+        kept.wait().await?;
+        Ok(task)
+    }
+
+    async fn forward(&mut self, plan: &Plan, from: usize) -> Result<(), Problem> {
+        for (at, step) in plan.steps().iter().enumerate().skip(from) {
+            let undoable = at < plan.undoable_until();
+            let Some((order, kept)) = self.begin_step(plan, at, step) else {
+                let detail = "it was cancelled, and what had been done is undone";
+                return self.turn_back(plan, Problem::new(ProblemType::Cancelled, detail)).await;
+            };
+            kept.wait().await?;
+            if let Err(problem) = self.try_step(&order, !undoable).await {
+                return self.turn_back(plan, problem).await;
+            }
+        }
+        let kept = {
+            let mut state = self.ledger.lock();
+            if let Err(error) = state.apply(Event::Done(plan.reservation()), Some(self.seq)) {
+                let error = problem(&error);
+                self.ledger.end(&mut state, self.seq, OperationState::Failed, Some(error));
+            } else {
+                let entry = state.operations.get_mut(&self.seq);
+                match entry {
+                    // A drain goes on with the next plan.
+                    Some(entry) if matches!(entry.job.work, Work::Drain(_)) => {
+                        entry.job.plan = None;
+                        entry.job.begun = 0;
+                        state.save(self.seq);
+                    }
+                    _ => self.ledger.end(&mut state, self.seq, OperationState::Done, None),
+                }
+            }
+            self.ledger.keep(state)
+        };
+        kept.wait().await
+    }
+
+    /// Records that a step is begun; `None` if the operation was cancelled and can be undone.
+    fn begin_step(&self, plan: &Plan, at: usize, step: &Step) -> Option<(Order, Kept)> {
+        let mut state = self.ledger.lock();
+        let entry = state.operations.get_mut(&self.seq)?;
+        let last = plan.undoable_until();
+        if entry.job.cancel && at <= last && last > 0 {
+            return None;
+        }
+        entry.job.begun = at + 1;
+        entry.operation.step = Some(step.to_string());
+        entry.operation.progress = at as f64 / plan.steps().len() as f64;
+        state.save_begun(self.seq);
+        Some((self.order(&state.rack, plan, step), self.ledger.keep(state)))
+    }
+
+    /// Decides how the plan is undone.
+    async fn turn_back(&self, plan: &Plan, failure: Problem) -> Result<(), Problem> {
+        let kept = {
+            let mut state = self.ledger.lock();
+            let begun = state.operations.get(&self.seq).map_or(0, |entry| entry.job.begun);
+            let steps = planner::undo(&state.rack, plan, begun).and_then(|steps| {
+                state.apply(Event::Undoing(plan.reservation()), Some(self.seq)).map(|()| steps)
+            });
+            match steps {
+                Ok(steps) => {
+                    if let Some(entry) = state.operations.get_mut(&self.seq) {
+                        entry.job.undo = Some(steps);
+                        entry.job.failure = Some(failure);
+                    }
+                    state.save(self.seq);
+                }
+                Err(error) => {
+                    let error = problem(&error);
+                    self.ledger.end(&mut state, self.seq, OperationState::Failed, Some(error));
+                }
+            }
+            self.ledger.keep(state)
+        };
+        kept.wait().await
+    }
+
+    async fn back(&mut self, steps: &[Step], from: usize) -> Result<(), Problem> {
+        let plan = self.ledger.lock().operations.get(&self.seq).and_then(|entry| entry.job.plan.clone());
+        let Some(plan) = plan else { return Ok(()) };
+        for (at, step) in steps.iter().enumerate().skip(from) {
+            let (order, kept) = {
+                let mut state = self.ledger.lock();
+                let Some(entry) = state.operations.get_mut(&self.seq) else { return Ok(()) };
+                entry.job.undone = at + 1;
+                entry.operation.step = Some(format!("undo: {step}"));
+                state.save_begun(self.seq);
+                (self.order(&state.rack, &plan, step), self.ledger.keep(state))
+            };
+            kept.wait().await?;
+            self.try_step(&order, true).await?;
+        }
+        let kept = {
+            let mut state = self.ledger.lock();
+            let error = state.apply(Event::Undone(plan.reservation()), Some(self.seq)).err();
+            let failure = state.operations.get(&self.seq).and_then(|entry| entry.job.failure.clone());
+            let failure = error.map(|error| problem(&error)).or(failure);
+            let cancelled = failure.as_ref().is_some_and(|failure| failure.kind == ProblemType::Cancelled);
+            let how = if cancelled { OperationState::Cancelled } else { OperationState::Failed };
+            self.ledger.end(&mut state, self.seq, how, failure);
+            self.ledger.keep(state)
+        };
+        kept.wait().await
+    }
+
+    /// Does a step; one that has to be done is tried until it succeeds.
+    async fn try_step(&mut self, order: &Order, must: bool) -> Result<(), Problem> {
+        let mut pause = PAUSE;
+        for tried in 1u32.. {
+            let Err(failure) = self.hands.carry_out(order).await else { break };
+            let passing =
+                matches!(failure.kind, ProblemType::Unavailable | ProblemType::Busy | ProblemType::Timeout);
+            if !must && (!passing || tried >= TRIES) {
+                return Err(failure);
+            }
+            if tried >= TRIES {
+                self.place = None;
+                let mut state = self.ledger.lock();
+                if let Some(entry) = state.operations.get_mut(&self.seq) {
+                    entry.operation.step = Some(format!("{}; tried {tried} times: {failure}", order.step));
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        Ok(())
+    }
+
+    fn order(&self, rack: &Rack, plan: &Plan, step: &Step) -> Order {
+        let class = rack.reservation(plan.reservation()).map(|reservation| reservation.request.class);
+        let class = class_of(class.unwrap_or(rackmem_rack::LatencyClass::Interrack));
+        let names = named(step).into_iter();
+        let addresses: BTreeMap<_, _> =
+            names.filter_map(|name| Some((name.clone(), address(rack, name)?))).collect();
+        Order { step: step.clone(), reign: self.ledger.reign, class, addresses }
+    }
+}
+
+/// The plan for some work, accepted; none if nothing has to be carried out.
+fn plan(state: &mut State, quotas: &Quotas, work: &Work, seq: u64) -> Result<Option<Plan>, RackError> {
+    let rack = &state.rack;
+    let plan = match work {
+        Work::Register(_) => return Ok(None),
+        Work::Drain(brick) => match planner::drain_next(rack, brick)? {
+            Some(plan) => plan,
+            None => return Ok(None),
+        },
+        Work::Reserve { id, request, apply } => {
+            quotas.check(rack, request)?;
+            let plan = planner::reserve(rack, *id, request)?;
+            state.apply(Event::Accepted(Box::new(plan.clone())), Some(seq))?;
+            if !apply {
+                state.plan_hold(plan);
+                return Ok(None);
+            }
+            state.apply(Event::Started(*id), Some(seq))?;
+            return Ok(Some(plan));
+        }
+        Work::Apply(id) => {
+            let is = rack.reservation(*id)?.state;
+            let Some(plan) = state.plan_take(*id) else {
+                return Err(RackError::State { id: *id, is, needs: "only a reserved one can be applied" });
+            };
+            state.apply(Event::Started(*id), Some(seq))?;
+            return Ok(Some(plan));
+        }
+        Work::Resize { id, memory } => {
+            let reservation = rack.reservation(*id)?;
+            let has = rackmem_types::Bytes::from_pages(reservation.pages());
+            match memory.0.cmp(&has.0) {
+                std::cmp::Ordering::Equal => return Ok(None),
+                std::cmp::Ordering::Greater => {
+                    let more = rackmem_types::Bytes(memory.0 - has.0);
+                    quotas.check_more(rack, &reservation.request.project, reservation.request.class, more)?;
+                    planner::grow(rack, *id, more)?
+                }
+                std::cmp::Ordering::Less => {
+                    planner::shrink(rack, *id, rackmem_types::Bytes(has.0 - memory.0))?
+                }
+            }
+        }
+        Work::Release(id) => {
+            let plan = planner::release(rack, *id)?;
+            if rack.reservation(*id)?.state == Stand::Reserved {
+                state.plan_take(*id);
+            }
+            plan
+        }
+    };
+    state.apply(Event::Accepted(Box::new(plan.clone())), Some(seq))?;
+    Ok(Some(plan))
+}
+
+fn named(step: &Step) -> Vec<&Name> {
+    match step {
+        Step::PowerOn { brick }
+        | Step::PowerOff { brick }
+        | Step::SegmentCreate { brick, .. }
+        | Step::SegmentRemove { brick, .. }
+        | Step::Attach { brick, .. }
+        | Step::Detach { brick, .. }
+        | Step::Migrate { brick, .. } => vec![brick],
+        Step::Connect { switch, .. } | Step::Disconnect { switch, .. } => vec![switch],
+        Step::NetPortAdd { brick, server, .. } | Step::NetPortRemove { brick, server, .. } => {
+            vec![brick, server]
+        }
+        Step::AcceleratorBind { brick, accelerator, .. }
+        | Step::AcceleratorUnbind { brick, accelerator, .. } => vec![brick, accelerator],
+    }
+}
+
+fn address(rack: &Rack, name: &Name) -> Option<String> {
+    let of_switch = || rack.switch(name).ok().and_then(|switch| switch.spec().address.clone());
+    rack.brick(name).ok().and_then(|brick| brick.spec().address.clone()).or_else(of_switch)
+}

@@ -1,0 +1,126 @@
+//! A rack whose bricks are sets in memory that outlive the controller, and fail when told to.
+
+#![allow(dead_code, reason = "each test needs some of it")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use rackmem_api::controller::{ControllerApi, RackFile, ReservationNew, Role, Who};
+use rackmem_api::operation::{OperationFilter, WaitQuery};
+use rackmem_api::problem::ProblemType;
+use rackmem_api::{Change, LatencyClass, Operation, Problem};
+use rackmem_controller::{Controller, ControllerConfig, Hands, Order, Seen, Target};
+use rackmem_rack::Step;
+use rackmem_types::Bytes;
+
+/// The example of the repository: four compute and four memory bricks in two trays.
+pub(crate) const RACK: &str = include_str!("../../../../examples/rack-4x4.toml");
+
+/// What bricks and switches have.
+#[derive(Debug, Default)]
+pub(crate) struct Bricks {
+    pub(crate) holds: Mutex<BTreeSet<String>>,
+    /// Each step is done twice.
+    pub(crate) twice: bool,
+    /// The step of that number fails, counted from 1.
+    pub(crate) fails_at: usize,
+    pub(crate) steps: AtomicUsize,
+}
+
+impl Bricks {
+    fn act(&self, step: &Step) {
+        let mut holds = self.holds.lock().unwrap();
+        match step {
+            Step::SegmentCreate { segment, .. } => {
+                holds.insert(format!("segment {segment}"));
+            }
+            Step::SegmentRemove { segment, .. } => {
+                holds.remove(&format!("segment {segment}"));
+            }
+            Step::Connect { switch, pairs } => {
+                holds.extend(pairs.iter().map(|pair| format!("circuit {switch} {pair:?}")));
+            }
+            Step::Disconnect { switch, pairs } => {
+                for pair in pairs {
+                    holds.remove(&format!("circuit {switch} {pair:?}"));
+                }
+            }
+            Step::NetPortAdd { brick, segment, .. } => {
+                holds.insert(format!("entry {brick} {segment}"));
+            }
+            Step::NetPortRemove { brick, segment, .. } => {
+                holds.remove(&format!("entry {brick} {segment}"));
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.holds.lock().unwrap().len()
+    }
+}
+
+impl Hands for Bricks {
+    fn carry_out<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<(), Problem>> {
+        Box::pin(async move {
+            self.act(&order.step);
+            if self.twice {
+                self.act(&order.step);
+            }
+            // After it was done: the worst that a failure can be.
+            if self.steps.fetch_add(1, Ordering::Relaxed) + 1 == self.fails_at {
+                return Err(Problem::new(ProblemType::Backend, "told to fail"));
+            }
+            Ok(())
+        })
+    }
+
+    fn look<'a>(&'a self, _: &'a Target) -> BoxFuture<'a, Result<Seen, Problem>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+pub(crate) fn who() -> Who {
+    Who { name: "test".to_owned(), role: Role::Admin, project: None }
+}
+
+/// A controller over `bricks`; with `dies_at` its store stops after so many changes.
+pub(crate) async fn start(state: &Path, bricks: &Arc<Bricks>, dies_at: Option<u64>) -> Controller {
+    let config =
+        ControllerConfig { dies_at, watch_every: Duration::from_secs(3600), ..ControllerConfig::new(state) };
+    let hands: Arc<dyn Hands> = bricks.clone();
+    Controller::start(config, hands).await.unwrap()
+}
+
+pub(crate) async fn change(controller: &Controller) -> Change {
+    Change::new(controller.controller().await.unwrap().generation, "test")
+}
+
+pub(crate) async fn register(controller: &Controller) {
+    let change = change(controller).await;
+    controller.rack_register(change, RackFile { file: RACK.to_owned() }).await.unwrap();
+}
+
+pub(crate) fn gib(count: u64, class: LatencyClass) -> ReservationNew {
+    ReservationNew::memory(Some("c1".to_owned()), Bytes(count << 30), class)
+}
+
+/// The operation when it has ended.
+pub(crate) async fn ended(controller: &Controller, operation: &Operation) -> Operation {
+    let ended = controller.operation_wait(who(), operation.id, WaitQuery { timeout: 20 }).await.unwrap();
+    assert!(ended.state.is_final(), "{ended:?}");
+    ended
+}
+
+/// Waits until nothing is running.
+pub(crate) async fn settled(controller: &Controller) -> Vec<Operation> {
+    let operations = controller.operation_list(who(), OperationFilter::default()).await.unwrap();
+    for operation in &operations {
+        ended(controller, operation).await;
+    }
+    controller.operation_list(who(), OperationFilter::default()).await.unwrap()
+}
