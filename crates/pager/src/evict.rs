@@ -267,6 +267,7 @@ impl<'a, P: Transfer> Evictor<'a, P> {
             }
         }
         core.batch = None;
+        core.estate.batch_end();
         self.discards.append(&mut core.discards);
         drop(core);
         self.shared.batch_done.notify_all();

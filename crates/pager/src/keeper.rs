@@ -266,6 +266,7 @@ pub(crate) fn entered(shared: &Shared, id: SpaceId, inside: Inside) {
     let mut core = shared.lock();
     let Some(space) = core.space_mut(id) else { return };
     space.inside = Some(inside);
+    core.inside_note(id);
     for chunk in core.table.chunks_in(id, 0, u64::MAX) {
         let Some(first) = core.table.find(id, chunk) else { continue };
         for i in 0..crate::table::CHUNK_PAGES {
@@ -315,6 +316,7 @@ pub(crate) fn register(shared: &Shared, id: SpaceId, look: &Look<'_>, present: &
             }));
         }
         found.iter().for_each(|gap| space.regions.insert(gap.clone()));
+        core.regions_note(id);
     }
     for gap in found {
         take_in(shared, id, present, gap);
@@ -360,6 +362,7 @@ fn take_in(shared: &Shared, id: SpaceId, present: &Present<'_>, range: Range<u64
             let Some(space) = core.space_mut(id) else { return };
             space.regions.remove(start..range.end); // at the next look
             space.changed = true;
+            core.regions_note(id);
             return;
         }
         start = end;

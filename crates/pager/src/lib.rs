@@ -16,6 +16,7 @@ mod detach;
 mod enter;
 mod entry;
 mod error;
+mod estate;
 mod events;
 mod evict;
 mod extract;
@@ -99,8 +100,9 @@ pub(crate) struct Shared {
     evict: Condvar,
     /// A batch has been recorded.
     batch_done: Condvar,
-    /// Descriptors that whoever takes over needs: the page table and the standby list. Every resident thread holds them.
-    heirlooms: [OwnedFd; 2],
+    /// Descriptors that whoever takes over needs: the page table, the standby list and the estate. Every resident thread
+    /// holds them.
+    heirlooms: Vec<OwnedFd>,
     /// Wakes the fault thread.
     wake: OwnedFd,
     /// Spaces that the fault thread does not watch yet.
@@ -112,7 +114,9 @@ pub(crate) struct Shared {
 
 impl Shared {
     fn new(core: Core) -> std::io::Result<Self> {
-        let heirlooms = [core.table.fd().try_clone_to_owned()?, core.standby.fd().try_clone_to_owned()?];
+        let mut heirlooms = core.estate.heirlooms()?;
+        heirlooms.push(core.table.fd().try_clone_to_owned()?);
+        heirlooms.push(core.standby.fd().try_clone_to_owned()?);
         Ok(Self {
             core: Mutex::new(core),
             evict: Condvar::new(),
