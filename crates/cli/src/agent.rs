@@ -28,7 +28,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/rackmem/agent")]
     pub(crate) state: PathBuf,
     /// A memory server that lends far memory where a machine names none; repeat it to stripe over several
-    #[arg(long = "memory-server", value_name = "ADDRESS", env = "RACKMEM_MEMORY_SERVER", value_delimiter = ',')]
+    #[arg(
+        long = "memory-server",
+        value_name = "ADDRESS",
+        env = "RACKMEM_MEMORY_SERVER",
+        value_delimiter = ','
+    )]
     pub(crate) memory_servers: Vec<ServerAddress>,
     /// RAM that may be promised to machines (default: all of it)
     #[arg(long, value_name = "SIZE")]

@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 use rackmem_uapi::inherited::signal_reset;
 use rustix::process::Signal;
 
-use crate::{agent, attach, detach, doctor, held, limit, manual, memory_server, pager, ps, run, top, vm, watch};
+use crate::{
+    agent, attach, detach, doctor, held, limit, manual, memory_server, pager, ps, run, top, vm, watch,
+};
 
 /// Far memory for any process: programs use the memory of other machines as if it were their own.
 #[derive(Debug, Parser)]

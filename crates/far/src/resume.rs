@@ -61,7 +61,12 @@ impl FarMemory {
         let mut addresses = config.servers.clone();
         addresses.extend(records.iter().map(|record| record.server.clone()));
         let mut known = Vec::new();
-        addresses.retain(|address| !known.contains(address) && { known.push(address.clone()); true });
+        addresses.retain(|address| {
+            !known.contains(address) && {
+                known.push(address.clone());
+                true
+            }
+        });
         let patience = Instant::now() + config.lost_after;
         let mut servers = Vec::new();
         let mut failures = Vec::new();
@@ -152,9 +157,8 @@ fn open(
 
 /// The lost server for what was on `dialer`'s.
 fn ghost(servers: &mut Vec<Server>, dialer: Dialer, epoch: u64, reason: &str) -> usize {
-    let same = |server: &Server| {
-        server.is_lost() && server.address() == dialer.address && server.epoch == epoch
-    };
+    let same =
+        |server: &Server| server.is_lost() && server.address() == dialer.address && server.epoch == epoch;
     servers.iter().position(same).unwrap_or_else(|| {
         servers.push(Server::lost(dialer, epoch, reason));
         servers.len() - 1

@@ -355,20 +355,12 @@ impl Session<'_> {
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let fds = [fd];
         ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-        rustix::net::sendmsg(
-            ours,
-            &[IoSlice::new(b"f")],
-            &mut ancillary,
-            SendFlags::NOSIGNAL,
-        )
-        .map_err(|errno| InjectError::Local { what: "handing over a descriptor", source: errno.into() })?;
+        rustix::net::sendmsg(ours, &[IoSlice::new(b"f")], &mut ancillary, SendFlags::NOSIGNAL).map_err(
+            |errno| InjectError::Local { what: "handing over a descriptor", source: errno.into() },
+        )?;
         self.write_message(None);
         let flags = libc::MSG_CMSG_CLOEXEC as u64;
-        self.call(
-            "recvmsg",
-            libc::SYS_recvmsg,
-            [theirs as u64, self.message_address(), flags, 0, 0, 0],
-        )?;
+        self.call("recvmsg", libc::SYS_recvmsg, [theirs as u64, self.message_address(), flags, 0, 0, 0])?;
         let mut number = [0; 4];
         self.resident.ring.read(SCRATCH_OFFSET + 96, &mut number);
         Ok(i32::from_ne_bytes(number))
@@ -379,22 +371,13 @@ impl Session<'_> {
         let resident = self.resident;
         let (ours, theirs) = resident.sockets("receiving a descriptor")?;
         self.write_message(Some(number));
-        self.call(
-            "sendmsg",
-            libc::SYS_sendmsg,
-            [theirs as u64, self.message_address(), 0, 0, 0, 0],
-        )?;
+        self.call("sendmsg", libc::SYS_sendmsg, [theirs as u64, self.message_address(), 0, 0, 0, 0])?;
         let failed = InjectError::local("receiving a descriptor");
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
         let mut buffers = [rustix::io::IoSliceMut::new(&mut byte)];
-        let received = rustix::net::recvmsg(
-            ours,
-            &mut buffers,
-            &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
-        );
+        let received = rustix::net::recvmsg(ours, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC);
         if let Err(errno) = received {
             return Err(failed(errno.into()));
         }

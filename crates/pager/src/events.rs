@@ -139,7 +139,7 @@ pub(crate) fn apply(core: &mut Core, id: SpaceId, change: Change, doubts: &[Doub
 /// move whose destination has been cleared.
 pub(crate) fn resume(core: &mut Core, id: SpaceId, change: Change, phase: Phase, doubts: &[Doubt]) {
     let Change { step, child, record } = change;
-    let mut reach = |core: &mut Core, phase: Phase| {
+    let reach = |core: &mut Core, phase: Phase| {
         record.into_iter().for_each(|record| core.estate.event_phase(record, phase));
     };
     reach(core, phase.max(Phase::Begun));

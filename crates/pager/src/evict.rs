@@ -11,6 +11,8 @@
 //!
 //! A fault may take a page back at any time after step 3.
 
+mod resend;
+
 use std::ops::Range;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;

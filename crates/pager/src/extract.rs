@@ -56,6 +56,12 @@ impl Extractor {
         }
     }
 
+    /// A dead pager may have left pages in the staging area of this space: it is emptied before anything else.
+    pub(crate) fn inherit(&mut self, id: SpaceId, inside: &Inside) {
+        self.staged.insert(id, STAGING_PAGES);
+        self.tidy(id, inside);
+    }
+
     /// Takes the pages of `batch` (sorted by address) out; one outcome each.
     pub(crate) fn extract(
         &mut self,

@@ -52,6 +52,12 @@ impl<'a> Keeper<'a> {
         Self { shared, probes, root, followed, refused: HashSet::new(), sizes: Vec::new(), trace }
     }
 
+    /// Follows these processes too.
+    pub(crate) fn following(mut self, pids: impl IntoIterator<Item = u32>) -> Self {
+        self.followed.extend(pids);
+        self
+    }
+
     /// Keeps house until the target and all its descendants are gone, or the pager stops.
     pub(crate) fn run(&mut self) {
         let mut processes_at = Instant::now();

@@ -241,7 +241,8 @@ mod tests {
         let newest = standby.push(PageRef(7), &[7; PAGE_SIZE], true);
         standby.leave(4, PageRef(4));
         let fd = || standby.fd().try_clone_to_owned().unwrap();
-        let found = [(newest, PageRef(7)), (3, PageRef(3)), (5, PageRef(5)), (5, PageRef(8)), (9, PageRef(9))];
+        let found =
+            [(newest, PageRef(7)), (3, PageRef(3)), (5, PageRef(5)), (5, PageRef(8)), (9, PageRef(9))];
         let mut heir = Standby::inherit(fd(), &found).unwrap();
         assert_eq!((heir.live(), heir.room(), heir.page(newest)), (3, 2, Some(PageRef(7))));
         let mut data = [0; PAGE_SIZE];

@@ -98,7 +98,10 @@ impl PageTable {
     pub(crate) fn pages(&self) -> Vec<PageRef> {
         let mut chunks: Vec<u32> = self.chunks.values().copied().collect();
         chunks.sort_unstable();
-        chunks.into_iter().flat_map(|chunk| (0..CHUNK_PAGES).map(move |i| PageRef(chunk * CHUNK_PAGES + i))).collect()
+        chunks
+            .into_iter()
+            .flat_map(|chunk| (0..CHUNK_PAGES).map(move |i| PageRef(chunk * CHUNK_PAGES + i)))
+            .collect()
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -243,13 +246,15 @@ mod tests {
     #[test]
     fn a_table_is_inherited_without_the_dead() {
         let mut table = PageTable::new().unwrap();
-        let (mine, other) = (table.find_or_create(3, 0x7000).unwrap(), table.find_or_create(4, 0x7000).unwrap());
+        let (mine, other) =
+            (table.find_or_create(3, 0x7000).unwrap(), table.find_or_create(4, 0x7000).unwrap());
         let entry = Entry { state: State::Far, version: 1 << 45, ..Entry::default() };
         table.set(mine, entry);
         table.set(other, entry);
         let gone = table.find_or_create(3, 1 << 30).unwrap();
         table.remove_chunk(3, 1 << 30);
-        let mut heir = PageTable::inherit(table.fd().try_clone_to_owned().unwrap(), |space| space == 3).unwrap();
+        let mut heir =
+            PageTable::inherit(table.fd().try_clone_to_owned().unwrap(), |space| space == 3).unwrap();
         assert_eq!(heir.get(heir.find(3, 0x7000).unwrap()), entry);
         assert_eq!((heir.find(4, 0x7000), heir.find(3, 1 << 30)), (None, None));
         assert_eq!(heir.pages().len(), CHUNK_PAGES as usize);

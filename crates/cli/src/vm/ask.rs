@@ -13,7 +13,13 @@ use crate::token;
 #[command(next_help_heading = "Agent")]
 pub(crate) struct AgentOptions {
     /// The agent: HOST:PORT, https://HOST:PORT or unix:PATH
-    #[arg(long, value_name = "ADDRESS", env = "RACKMEM_AGENT", default_value = "127.0.0.1:7080", global = true)]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "RACKMEM_AGENT",
+        default_value = "127.0.0.1:7080",
+        global = true
+    )]
     pub(crate) agent: Endpoint,
     /// File with the token that the agent knows
     #[arg(long, value_name = "FILE", env = "RACKMEM_AGENT_TOKEN_FILE", global = true)]

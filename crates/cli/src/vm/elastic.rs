@@ -41,7 +41,9 @@ impl Arguments {
         let client = agent.changing().await?;
         let operation = client.vm_elastic_set(&self.name, bounds).await?;
         let done = match bounds {
-            Some(ElasticBounds { min, max }) => format!("{}: follows its guest from {min} to {max}", self.name),
+            Some(ElasticBounds { min, max }) => {
+                format!("{}: follows its guest from {min} to {max}", self.name)
+            }
             None => format!("{}: follows its guest no longer", self.name),
         };
         finish(agent, &client, operation, &done).await

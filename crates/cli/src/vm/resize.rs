@@ -90,7 +90,8 @@ mod tests {
     #[test]
     fn a_plan_reads_as_a_list() {
         let cost = StepCost { expected_ms: 250, may_stop_short: true, effect: "pages move".to_owned() };
-        let step = ResizeStep { mechanism: Mechanism::VirtioMem, from: Bytes(2 << 30), to: Bytes(1 << 30), cost };
+        let step =
+            ResizeStep { mechanism: Mechanism::VirtioMem, from: Bytes(2 << 30), to: Bytes(1 << 30), cost };
         let plan = ResizePlan {
             vm: "web1".parse().unwrap(),
             from: Bytes(3 << 30),

@@ -67,10 +67,13 @@ fn text(vm: &VmView) -> String {
         ("memory", Some(memory(&vm.memory))),
         ("where", Some(place(&vm.memory))),
         ("guest", vm.memory.guest.map(|guest| format!("{} of {} available", guest.available, guest.total))),
-        ("pager", vm.pager.map(|pager| match pager.pid {
-            Some(pid) => format!("{}, process {pid}", word(&pager.state)),
-            None => word(&pager.state),
-        })),
+        (
+            "pager",
+            vm.pager.map(|pager| match pager.pid {
+                Some(pid) => format!("{}, process {pid}", word(&pager.state)),
+                None => word(&pager.state),
+            }),
+        ),
         ("elastic", vm.elastic.as_ref().map(|view| format!("{} to {}", view.bounds.min, view.bounds.max))),
         ("operation", vm.operation.map(|id| id.to_string())),
     ]);
@@ -86,7 +89,9 @@ fn text(vm: &VmView) -> String {
 fn memory(memory: &VmMemory) -> String {
     let VmMemory { size, target, max, base, plugged, ballooned, .. } = memory;
     let asked = if size == target { String::new() } else { format!(", {target} asked for") };
-    format!("{size}{asked} (started with {base}, {plugged} plugged, {ballooned} in the balloon, at most {max})")
+    format!(
+        "{size}{asked} (started with {base}, {plugged} plugged, {ballooned} in the balloon, at most {max})"
+    )
 }
 
 fn place(memory: &VmMemory) -> String {

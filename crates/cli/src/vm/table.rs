@@ -44,6 +44,9 @@ mod tests {
     fn columns_line_up_and_lines_end_where_they_end() {
         let table = rows(["NAME", "STATE"], &[["web1".into(), "running".into()], ["a".into(), "off".into()]]);
         assert_eq!(table, "NAME  STATE\nweb1  running\na     off\n");
-        assert_eq!(facts(&[("name", Some("web1".into())), ("pid", None), ("x", Some("y".into()))]), "name  web1\nx     y\n");
+        assert_eq!(
+            facts(&[("name", Some("web1".into())), ("pid", None), ("x", Some("y".into()))]),
+            "name  web1\nx     y\n"
+        );
     }
 }

@@ -66,7 +66,12 @@ impl Estate {
 
     /// `count` messages were read to [`Estate::event_place`]; `wanted` are of further interest, by their order. Gives the
     /// record of the first.
-    pub(crate) fn events_keep(&mut self, id: SpaceId, count: usize, wanted: impl Fn(usize) -> bool) -> Record {
+    pub(crate) fn events_keep(
+        &mut self,
+        id: SpaceId,
+        count: usize,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Record {
         let first = self.journals[usize::from(id)].head;
         let mut live = 0;
         for i in 0..count {

@@ -28,8 +28,7 @@ impl Estate {
             let (low, high) = extent.owner.split_at(8);
             let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |all, &byte| all << 8 | u64::from(byte));
             let slots = u64::from(extent.start) | u64::from(extent.pages) << 32;
-            let words =
-                [extent.epoch, extent.segment, word(low), word(high), slots, address.len() as u64];
+            let words = [extent.epoch, extent.segment, word(low), word(high), slots, address.len() as u64];
             for (k, word) in words.into_iter().enumerate() {
                 self.put(at + k * 8, word);
             }
@@ -81,7 +80,8 @@ mod tests {
         assert!(estate.extents_note(&[extent(0)]));
         assert!(estate.extents_note(&[extent(0), extent(10)]));
         assert_eq!(estate.extents().unwrap(), [extent(0), extent(10)]);
-        let long = ExtentRecord { server: format!("unix:/{}", "x".repeat(500)).parse().unwrap(), ..extent(20) };
+        let long =
+            ExtentRecord { server: format!("unix:/{}", "x".repeat(500)).parse().unwrap(), ..extent(20) };
         assert!(!estate.extents_note(&[extent(0), extent(10), long]));
         estate.put(RECORDS + 5 * 8, 9999);
         assert!(matches!(estate.extents(), Err(EstateError::Damaged(_))));

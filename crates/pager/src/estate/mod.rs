@@ -30,7 +30,7 @@ use rustix::fs::FlockOperation;
 pub(crate) use batch::Left;
 pub(crate) use drawer::Drawers;
 pub(crate) use events::{Phase, Place, Record};
-pub(crate) use spaces::{SpaceRecord, SpaceState};
+pub(crate) use spaces::{InsideRecord, SpaceRecord, SpaceState};
 
 /// Name of the memfd.
 pub(crate) const NAME: &str = "rackmem-estate";
@@ -57,13 +57,17 @@ const RESERVE: u64 = 1 << 16;
 
 /// Why a successor cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum EstateError {
+pub enum EstateError {
+    /// See the text.
     #[error("its pager is alive, or another one is taking over")]
     Alive,
+    /// See the text.
     #[error("what its pager left is of another version of rackmem; take over with the version that attached")]
     Version,
+    /// See the text.
     #[error("what its pager left is damaged ({0})")]
     Damaged(&'static str),
+    /// See the text.
     #[error("what its pager left cannot be opened: {0}")]
     Io(#[from] io::Error),
 }
@@ -102,10 +106,7 @@ impl Estate {
         drawers: impl FnOnce(&[u64; drawer::SOCKETS]) -> io::Result<[OwnedFd; drawer::SOCKETS]>,
     ) -> Result<(Self, Vec<(u64, OwnedFd)>), EstateError> {
         let lock = reopen(file.as_fd())?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(EstateError::Alive),
-            result => result.map_err(io::Error::from)?,
-        }
+        take_lock(&lock)?;
         if file.metadata()?.len() < AREAS as u64 {
             return Err(EstateError::Version);
         }
@@ -183,6 +184,18 @@ impl Estate {
     fn put(&mut self, offset: usize, value: u64) {
         self.memory.word(offset).store(value, Release);
     }
+}
+
+/// Somebody who merely looks whether there is a lock holds it for a moment.
+fn take_lock(lock: &File) -> Result<(), EstateError> {
+    const TRIES_MAX: u32 = 5;
+    for _ in 0..TRIES_MAX {
+        match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(std::time::Duration::from_millis(2)),
+            result => return Ok(result.map_err(io::Error::from)?),
+        }
+    }
+    Err(EstateError::Alive)
 }
 
 /// The same file by an open file of its own.
