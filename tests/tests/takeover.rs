@@ -34,8 +34,17 @@ fn target(rack: &Rack) -> Option<(u32, u32)> {
     Some((number("pid")?, number("pager_pid")?))
 }
 
+/// Kills a pager; returns when its last thread is gone, and with it all that it held.
 fn kill(pid: u32) {
     let _ = kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL);
+    let lives = || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        threads > 1 || (threads == 1 && !stat.contains(") Z "))
+    };
+    while lives() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Has another pager go on. `None`: the target has ended. Else how long that took, as the successor says, in µs.
@@ -70,8 +79,12 @@ fn harass(rack: &Rack, process: &mut Process, local_mib: u64, seed: u64, mut eac
         each(took.len() as u64);
     }
     took.sort_unstable();
-    eprintln!("{} pagers killed; µs until the target goes on: median {:?}, most {:?}", took.len(),
-        took.get(took.len() / 2), took.last());
+    eprintln!(
+        "{} pagers killed; µs until the target goes on: median {:?}, most {:?}",
+        took.len(),
+        took.get(took.len() / 2),
+        took.last()
+    );
     took.len() as u64
 }
 
@@ -154,7 +167,8 @@ fn root_redis_under_load() {
             }
         });
         // Requests go on across the death and the take-over; their answers are read afterwards.
-        let numbers: Vec<usize> = (0..600).map(|i| (round as usize * 7919 + i * 613) % generations.len()).collect();
+        let numbers: Vec<usize> =
+            (0..600).map(|i| (round as usize * 7919 + i * 613) % generations.len()).collect();
         for &number in &numbers {
             generations[number] += 1;
             let value = value(number as u64, generations[number]);
@@ -167,7 +181,10 @@ fn root_redis_under_load() {
         }
         for number in numbers {
             let found = redis.ask(&[b"GET", number.to_string().as_bytes()]);
-            assert!(found == value(number as u64, generations[number]).into_bytes(), "value {number} in round {round}");
+            assert!(
+                found == value(number as u64, generations[number]).into_bytes(),
+                "value {number} in round {round}"
+            );
         }
     }
     for (number, &generation) in generations.iter().enumerate() {
