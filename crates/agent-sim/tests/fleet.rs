@@ -1,5 +1,7 @@
 //! Thousands of simulated agents in one process, and agents that are killed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use rackmem_qemu::AcceleratorKind;
 use rackmem_types::{Bytes, ServerAddress};
 
 /// An agent's configuration.
@@ -16,6 +17,8 @@ pub struct AgentConfig {
     pub program: PathBuf,
     /// The QEMU program.
     pub qemu: PathBuf,
+    /// By what it runs guests; the best that works, if it is not said.
+    pub accelerator: Option<AcceleratorKind>,
     /// Memory servers that lend far memory where a VM names none.
     pub memory_servers: Vec<ServerAddress>,
     /// How pagers prove themselves to memory servers, as options of `rackmem attach`.

@@ -27,7 +27,7 @@ const UNDO_EVERY: Duration = Duration::from_secs(1);
 
 /// All running operations.
 #[derive(Debug)]
-pub struct Engine {
+pub(crate) struct Engine {
     ground: Arc<Ground>,
     mortality: Mortality,
     running: Mutex<HashMap<OperationId, CancellationToken>>,
@@ -35,12 +35,12 @@ pub struct Engine {
 
 impl Engine {
     /// An engine with nothing to do yet.
-    pub fn new(ground: Arc<Ground>, mortality: Mortality) -> Arc<Self> {
+    pub(crate) fn new(ground: Arc<Ground>, mortality: Mortality) -> Arc<Self> {
         Arc::new(Self { ground, mortality, running: Mutex::default() })
     }
 
     /// Accepts an operation and begins it, or answers the one that the same request began before.
-    pub async fn begin(
+    pub(crate) async fn begin(
         self: &Arc<Self>,
         change: &Change,
         kind: &'static str,
@@ -65,7 +65,7 @@ impl Engine {
     }
 
     /// Goes on with an operation that another agent has left.
-    pub fn carry_on(self: &Arc<Self>, open: OpenOperation) -> Result<(), StoreError> {
+    pub(crate) fn carry_on(self: &Arc<Self>, open: OpenOperation) -> Result<(), StoreError> {
         let work: Work = serde_json::from_str(&open.work)?;
         let journal = Journal::replay(work.steps.len(), work.on_failure, &open.records);
         let Operation { id, kind, target, .. } = &open.operation;
@@ -75,13 +75,13 @@ impl Engine {
     }
 
     /// Asks an operation to stop and to undo what it did. Whether it was running.
-    pub fn cancel(&self, id: OperationId) -> bool {
+    pub(crate) fn cancel(&self, id: OperationId) -> bool {
         let token = self.running().get(&id).cloned();
         token.inspect(CancellationToken::cancel).is_some()
     }
 
     /// How many operations are running.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.running().len()
     }
 
@@ -183,7 +183,8 @@ impl Course<'_> {
             End::Done => (OperationState::Done, None, &self.work.when_done),
             End::Failed(error) => (OperationState::Failed, Some(error), &self.work.when_undone),
             End::Cancelled => {
-                let problem = Problem::new(ProblemType::Cancelled, "it was cancelled, and what was done is undone");
+                let problem =
+                    Problem::new(ProblemType::Cancelled, "it was cancelled, and what was done is undone");
                 (OperationState::Cancelled, Some(problem), &self.work.when_undone)
             }
         };

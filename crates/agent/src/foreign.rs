@@ -16,15 +16,15 @@ use crate::problem::invalid;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Foreign {
     /// Its process.
-    pub process: ProcessIdentity,
+    pub(crate) process: ProcessIdentity,
     /// libvirt's name for it, where libvirt started it.
-    pub libvirt: Option<String>,
+    pub(crate) libvirt: Option<String>,
     /// A QMP socket that nobody else has to use.
-    pub qmp: Option<PathBuf>,
+    pub(crate) qmp: Option<PathBuf>,
     /// Memory it was started with; what is resident now, where it does not say.
-    pub memory: Bytes,
+    pub(crate) memory: Bytes,
     /// Virtual processors.
-    pub vcpus: u32,
+    pub(crate) vcpus: u32,
 }
 
 /// Finds the VM `domain`: a process id or a name.
@@ -71,7 +71,9 @@ fn by_name(name: &str) -> Result<Foreign, Problem> {
         ))),
         (None, _) => Err(Problem::new(
             ProblemType::NotFound,
-            format!("no QEMU runs a machine '{name}': see 'virsh list', or give the process id of any program"),
+            format!(
+                "no QEMU runs a machine '{name}': see 'virsh list', or give the process id of any program"
+            ),
         )),
     }
 }
@@ -144,12 +146,14 @@ mod tests {
 
     #[test]
     fn a_command_line_tells_what_a_machine_is() {
-        let direct = line("/usr/bin/qemu-system-x86_64 -name web1 -m 512 -smp 2 -qmp unix:/run/w.sock,server=on");
+        let direct =
+            line("/usr/bin/qemu-system-x86_64 -name web1 -m 512 -smp 2 -qmp unix:/run/w.sock,server=on");
         assert_eq!(guest_name(&direct).as_deref(), Some("web1"));
         assert_eq!(memory(&direct), Some(Bytes(512 << 20)));
         assert_eq!(qmp_socket(&direct), Some(PathBuf::from("/run/w.sock")));
         assert_eq!(value(&direct, "-smp").and_then(|smp| number(&smp)), Some(2));
-        let libvirts = line("/usr/bin/kvm -name guest=db,debug-threads=on -m size=524288k,slots=16 -smp 4,sockets=4");
+        let libvirts =
+            line("/usr/bin/kvm -name guest=db,debug-threads=on -m size=524288k,slots=16 -smp 4,sockets=4");
         assert_eq!(guest_name(&libvirts).as_deref(), Some("db"));
         assert_eq!(memory(&libvirts), Some(Bytes(512 << 20)));
         assert_eq!(value(&libvirts, "-smp").and_then(|smp| number(&smp)), Some(4));

@@ -16,34 +16,38 @@ use crate::vm::VmRecord;
 
 /// Shared by all that an agent does at a time.
 #[derive(Debug)]
-pub struct Ground {
+pub(crate) struct Ground {
     /// What it was told at its start.
-    pub config: AgentConfig,
+    pub(crate) config: AgentConfig,
     /// What it remembers.
-    pub store: Store,
+    pub(crate) store: Store,
     /// What it runs.
-    pub machines: Machines,
+    pub(crate) machines: Machines,
     /// What serves the faults of what it runs.
-    pub pagers: Pagers,
+    pub(crate) pagers: Pagers,
     /// The newest event; whoever waits for anything waits for this to change.
     news: watch::Sender<EventId>,
 }
 
 impl Ground {
     /// The ground of a new agent.
-    pub async fn new(config: AgentConfig, store: Store, machines: Machines) -> Result<Arc<Self>, crate::StoreError> {
+    pub(crate) async fn new(
+        config: AgentConfig,
+        store: Store,
+        machines: Machines,
+    ) -> Result<Arc<Self>, crate::StoreError> {
         let (_, newest) = store.event_range().await?;
         let pagers = Pagers::new(&config);
         Ok(Arc::new(Self { config, store, machines, pagers, news: watch::Sender::new(newest) }))
     }
 
     /// Tells those who wait that something happened.
-    pub fn tell(&self, event: &Event) {
+    pub(crate) fn tell(&self, event: &Event) {
         self.news.send_modify(|newest| *newest = event.id.max(*newest));
     }
 
     /// Notes that something happened, and tells.
-    pub async fn event(&self, kind: &str, target: &str, detail: &str) {
+    pub(crate) async fn event(&self, kind: &str, target: &str, detail: &str) {
         match self.store.event_add(kind, target, detail).await {
             Ok(event) => self.tell(&event),
             Err(error) => tracing::error!(%error, kind, target, detail, "an event cannot be noted"),
@@ -51,12 +55,12 @@ impl Ground {
     }
 
     /// Changes when something happens.
-    pub fn news(&self) -> watch::Receiver<EventId> {
+    pub(crate) fn news(&self) -> watch::Receiver<EventId> {
         self.news.subscribe()
     }
 
     /// What the pager of a VM is told; `None` for a VM whose memory is all local.
-    pub async fn far<'a>(&'a self, vm: &'a VmRecord) -> Result<Option<Far<'a>>, Problem> {
+    pub(crate) async fn far<'a>(&'a self, vm: &'a VmRecord) -> Result<Option<Far<'a>>, Problem> {
         let Some(local) = vm.spec.local else { return Ok(None) };
         let far_max = self.far_max(vm).await?;
         Ok(Some(Far { local, servers: vm.memory_servers(&self.config.memory_servers), far_max }))
@@ -68,12 +72,13 @@ impl Ground {
             return Ok(None);
         }
         let rows = self.store.attachment_list().await.map_err(from_store)?;
-        let sum = rows.iter().filter(|row| row.vm.as_ref() == Some(vm.name())).map(|row| row.entry.size().0).sum();
+        let sum =
+            rows.iter().filter(|row| row.vm.as_ref() == Some(vm.name())).map(|row| row.entry.size().0).sum();
         Ok(Some(Bytes(sum)))
     }
 
     /// Far memory that a VM can still get; `None` if its memory servers do not tell, or it has none.
-    pub async fn far_free(&self, vm: &VmRecord) -> Result<Option<Bytes>, Problem> {
+    pub(crate) async fn far_free(&self, vm: &VmRecord) -> Result<Option<Bytes>, Problem> {
         if vm.spec.local.is_none() {
             return Ok(None);
         }

@@ -28,9 +28,6 @@ const SUCCEED_AGAIN: Duration = Duration::from_secs(5);
 /// Between two times that old events and operations are forgotten.
 const TRIM: Duration = Duration::from_secs(600);
 
-/// How often a guest in elastic mode is asked how it fares, in seconds: the smallest that QEMU offers.
-const ASK_GUEST_S: u32 = 1;
-
 /// Who asks for what the keeper does.
 const BY: &str = "elastic";
 
@@ -48,7 +45,14 @@ impl Keeper {
     /// A keeper that has seen nothing yet.
     pub(crate) fn new(ground: Arc<Ground>, agent: Agent) -> Self {
         let begin = Instant::now();
-        Self { ground, agent, begin, policies: HashMap::new(), failed_successions: HashMap::new(), trimmed: begin }
+        Self {
+            ground,
+            agent,
+            begin,
+            policies: HashMap::new(),
+            failed_successions: HashMap::new(),
+            trimmed: begin,
+        }
     }
 
     /// Goes round for ever.
@@ -67,7 +71,8 @@ impl Keeper {
         let records = self.ground.store.vm_list().await.map_err(from_store)?;
         self.policies.retain(|name, _| records.iter().any(|vm| vm.name() == name && vm.elastic.is_some()));
         for record in &records {
-            let busy = self.ground.store.operation_running(record.name().as_str()).await.map_err(from_store)?;
+            let busy =
+                self.ground.store.operation_running(record.name().as_str()).await.map_err(from_store)?;
             if busy.is_some() {
                 continue;
             }
@@ -106,9 +111,7 @@ impl Keeper {
 
     /// A process that has ended without an operation.
     async fn ended(&mut self, record: &VmRecord) -> Result<(), Problem> {
-        if record.process.is_none() {
-            return Ok(());
-        }
+        let Some(process) = record.process else { return Ok(()) };
         self.ground.machines.forget(record.name());
         let name = record.name();
         if record.domain.is_some() {
@@ -117,15 +120,22 @@ impl Keeper {
             self.ground.event("domain.ended", name.as_str(), "its process has ended").await;
             return Ok(());
         }
-        let words = (record.wanted != Wanted::Stopped).then(|| last_words(&self.ground, record));
+        let was_wanted = record.wanted != Wanted::Stopped;
+        let was_switched_off = self.ground.machines.was_switched_off(process);
+        let words = (was_wanted && !was_switched_off).then(|| last_words(&self.ground, record));
         let failure = words.clone();
         let noted = self.ground.store.vm_change(name, move |vm| {
             vm.process = None;
+            if failure.is_none() {
+                vm.wanted = Wanted::Stopped;
+            }
             vm.failure = failure;
         });
         noted.await.map_err(from_store)?;
         if let Some(words) = words {
             self.ground.event("vm.failed", name.as_str(), &words).await;
+        } else if was_switched_off {
+            self.ground.event("vm.stopped", name.as_str(), "the guest has shut down").await;
         }
         Ok(())
     }
@@ -152,7 +162,9 @@ impl Keeper {
         match self.ground.pagers.succeed(pid, far).await {
             Ok(()) => {
                 self.failed_successions.remove(name);
-                self.ground.event("pager.succeeded", name.as_str(), "its pager had died; another one goes on").await;
+                self.ground
+                    .event("pager.succeeded", name.as_str(), "its pager had died; another one goes on")
+                    .await;
             }
             Err(problem) => {
                 self.failed_successions.insert(name.clone(), Instant::now());
@@ -162,10 +174,14 @@ impl Keeper {
         Ok(())
     }
 
-    async fn follow(&mut self, record: &VmRecord, machine: &dyn Machine, bounds: Bounds) -> Result<(), Problem> {
+    async fn follow(
+        &mut self,
+        record: &VmRecord,
+        machine: &dyn Machine,
+        bounds: Bounds,
+    ) -> Result<(), Problem> {
         let name = record.name();
         if !self.policies.get(name).is_some_and(|(known, _)| *known == bounds) {
-            machine.guest_memory_every(ASK_GUEST_S).await.map_err(|error| from_qemu(&error))?;
             self.policies.insert(name.clone(), (bounds, Policy::new(bounds)));
         }
         let Some(sample) = self.sample(machine).await? else { return Ok(()) };
@@ -178,7 +194,9 @@ impl Keeper {
     }
 
     async fn sample(&self, machine: &dyn Machine) -> Result<Option<Sample>, Problem> {
-        let Some(guest) = machine.guest_memory().await.map_err(|error| from_qemu(&error))? else { return Ok(None) };
+        let Some(guest) = machine.guest_memory().await.map_err(|error| from_qemu(&error))? else {
+            return Ok(None);
+        };
         let now = machine.memory().await.map_err(|error| from_qemu(&error))?;
         let Some(available) = guest.available else { return Ok(None) };
         Ok(Some(Sample {

@@ -13,6 +13,7 @@ mod engine;
 mod foreign;
 mod ground;
 mod host;
+mod hypervisor;
 mod keeper;
 mod machines;
 mod metrics;
@@ -29,6 +30,7 @@ mod store;
 mod vm;
 
 pub use config::AgentConfig;
+pub use rackmem_qemu::AcceleratorKind;
 pub use service::Agent;
-pub use start::{AgentError, start};
+pub use start::start;
 pub use store::StoreError;

@@ -2,22 +2,29 @@
 //!
 //! An open machine is a connection to its monitor, kept as long as its process lives.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rackmem_api::{Problem, VmName};
-use rackmem_qemu::{DirectMachine, Machine, ProcessIdentity, Qemu, image, seed};
+use rackmem_qemu::{DirectMachine, Event, Machine, ProcessIdentity, image, seed};
 
+use crate::hypervisor::Hypervisor;
 use crate::problem::{from_qemu, invalid, system, wrong_state};
 use crate::vm::{VmFiles, VmRecord, machine_config};
 
+/// How often guests are asked how they fare, in seconds: the smallest that QEMU offers, because a guest that runs out of
+/// memory has seconds only.
+const ASK_GUEST_S: u32 = 1;
+
 /// All machines of this agent.
 #[derive(Debug)]
-pub struct Machines {
-    qemu: Qemu,
+pub(crate) struct Machines {
+    hypervisor: Hypervisor,
     state: PathBuf,
     open: Mutex<HashMap<VmName, Open>>,
+    /// Machines whose guests have switched them off.
+    switched_off: Arc<Mutex<HashSet<ProcessIdentity>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -27,28 +34,31 @@ struct Open {
 }
 
 impl Machines {
-    /// Machines of `qemu` with their files below `state`.
-    pub fn new(qemu: Qemu, state: PathBuf) -> Self {
-        Self { qemu, state, open: Mutex::default() }
+    /// Machines of this QEMU with their files below `state`.
+    pub(crate) fn new(hypervisor: Hypervisor, state: PathBuf) -> Self {
+        Self { hypervisor, state, open: Mutex::default(), switched_off: Arc::default() }
     }
 
-    /// What QEMU offers here.
-    pub fn qemu(&self) -> &Qemu {
-        &self.qemu
+    /// The QEMU that starts them.
+    pub(crate) fn hypervisor(&self) -> &Hypervisor {
+        &self.hypervisor
     }
 
     /// The files of a VM.
-    pub fn files(&self, name: &VmName) -> VmFiles {
+    pub(crate) fn files(&self, name: &VmName) -> VmFiles {
         VmFiles::new(&self.state, name)
     }
 
     /// Refuses what cannot be started: a missing image, a bad size, something that is no image.
-    pub async fn check(&self, vm: &VmRecord) -> Result<(), Problem> {
+    pub(crate) async fn check(&self, vm: &VmRecord) -> Result<(), Problem> {
         let spec = &vm.spec;
         let files = [&spec.boot.kernel, &spec.boot.initrd, &spec.boot.cloud_init];
         for path in files.into_iter().flatten().chain(&spec.boot.disks) {
             if !path.is_absolute() {
-                return Err(invalid(format!("{} is not an absolute path: the agent has another directory", path.display())));
+                return Err(invalid(format!(
+                    "{} is not an absolute path: the agent has another directory",
+                    path.display()
+                )));
             }
             if let Err(error) = tokio::fs::metadata(path).await {
                 return Err(invalid(format!("{} cannot be read on this brick: {error}", path.display())));
@@ -61,7 +71,7 @@ impl Machines {
     }
 
     /// Makes a VM's directory and what it boots from.
-    pub async fn prepare(&self, vm: &VmRecord) -> Result<(), Problem> {
+    pub(crate) async fn prepare(&self, vm: &VmRecord) -> Result<(), Problem> {
         let files = self.files(vm.name());
         files.make().map_err(|error| system(&format!("make {}", files.directory().display()), error))?;
         let Some(from) = vm.spec.boot.cloud_init.as_ref().filter(|path| path.is_dir()) else { return Ok(()) };
@@ -71,22 +81,27 @@ impl Machines {
         let machine = files.machine().map_err(|error| from_qemu(&error))?;
         // Cloud-init does its work once for each instance: a machine that is made anew is another one.
         let instance = format!("{}-{}", vm.name(), vm.created_ms);
-        seed::write(&machine.seed(), vm.name().as_str(), &instance, &user_data).map_err(|error| from_qemu(&error))
+        seed::write(&machine.seed(), vm.name().as_str(), &instance, &user_data)
+            .map_err(|error| from_qemu(&error))
     }
 
     /// Starts a VM's machine, its virtual CPUs standing still; or finds the one that was started.
-    pub async fn start(&self, vm: &VmRecord) -> Result<(Arc<dyn Machine>, ProcessIdentity), Problem> {
+    pub(crate) async fn start(&self, vm: &VmRecord) -> Result<(Arc<dyn Machine>, ProcessIdentity), Problem> {
         if let Some(found) = self.find(vm).await? {
             return Ok(found);
         }
         let files = self.files(vm.name()).machine().map_err(|error| from_qemu(&error))?;
         let config = machine_config(&vm.spec, inspect(vm).await?.as_ref(), &files)?;
-        let machine = self.qemu.start(&config, &files).await.map_err(|error| from_qemu(&error))?;
+        let qemu = self.hypervisor.qemu().await.map_err(|error| from_qemu(&error))?;
+        let machine = qemu.start(&config, &files).await.map_err(|error| from_qemu(&error))?;
         self.keep(vm.name(), Arc::new(machine)).await
     }
 
     /// The machine of a VM that runs, however it is known: open already, by its record, or by its files.
-    pub async fn find(&self, vm: &VmRecord) -> Result<Option<(Arc<dyn Machine>, ProcessIdentity)>, Problem> {
+    pub(crate) async fn find(
+        &self,
+        vm: &VmRecord,
+    ) -> Result<Option<(Arc<dyn Machine>, ProcessIdentity)>, Problem> {
         let known = self.lock().get(vm.name()).cloned();
         if let Some(Open { process, machine }) = known
             && process.is_alive()
@@ -98,7 +113,8 @@ impl Machines {
             return self.find_domain(vm, domain.qmp.clone()).await;
         }
         let files = self.files(vm.name()).machine().map_err(|error| from_qemu(&error))?;
-        let found = DirectMachine::find(vm.name().as_str(), &files).await.map_err(|error| from_qemu(&error))?;
+        let found =
+            DirectMachine::find(vm.name().as_str(), &files).await.map_err(|error| from_qemu(&error))?;
         match found {
             Some(machine) => self.keep(vm.name(), Arc::new(machine)).await.map(Some),
             None => Ok(None),
@@ -118,7 +134,10 @@ impl Machines {
     }
 
     /// The machine of a VM that has to run.
-    pub async fn running(&self, vm: &VmRecord) -> Result<(Arc<dyn Machine>, ProcessIdentity), Problem> {
+    pub(crate) async fn running(
+        &self,
+        vm: &VmRecord,
+    ) -> Result<(Arc<dyn Machine>, ProcessIdentity), Problem> {
         let found = self.find(vm).await?;
         found.ok_or_else(|| match vm.domain {
             Some(_) if vm.alive().is_some() => wrong_state(format!(
@@ -130,7 +149,7 @@ impl Machines {
     }
 
     /// Lets go of a machine that has ended.
-    pub fn forget(&self, name: &VmName) {
+    pub(crate) fn forget(&self, name: &VmName) {
         self.lock().remove(name);
     }
 
@@ -140,8 +159,32 @@ impl Machines {
         machine: Arc<dyn Machine>,
     ) -> Result<(Arc<dyn Machine>, ProcessIdentity), Problem> {
         let process = machine.process().await.map_err(|error| from_qemu(&error))?;
+        // Without a balloon, or with one of somebody else's that refuses, the guest stays silent.
+        let _ = machine.guest_memory_every(ASK_GUEST_S).await;
+        self.listen(machine.as_ref(), process);
         self.lock().insert(name.clone(), Open { process, machine: Arc::clone(&machine) });
         Ok((machine, process))
+    }
+
+    /// Notes when the guest switches its machine off: once the process has ended, nothing else tells that from a crash.
+    fn listen(&self, machine: &dyn Machine, process: ProcessIdentity) {
+        let (mut events, switched_off) = (machine.events(), Arc::clone(&self.switched_off));
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                match event {
+                    Event::Shutdown { by_guest: true, .. } => {
+                        switched_off.lock().unwrap_or_else(PoisonError::into_inner).insert(process);
+                    }
+                    Event::Ended => return,
+                    _ => {}
+                }
+            }
+        });
+    }
+
+    /// Whether the guest of a machine that has ended had switched it off.
+    pub(crate) fn was_switched_off(&self, process: ProcessIdentity) -> bool {
+        self.switched_off.lock().unwrap_or_else(PoisonError::into_inner).remove(&process)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<VmName, Open>> {

@@ -7,13 +7,13 @@ use rustix::process::{Signal, getpid, kill_process};
 
 /// How many moments are left; an agent that was not told lives on.
 #[derive(Debug)]
-pub struct Mortality {
+pub(crate) struct Mortality {
     left: Option<AtomicU64>,
 }
 
 impl Mortality {
     /// Dies at this moment, counted from 1; never, if it is `None`.
-    pub fn at(moment: Option<u64>) -> Self {
+    pub(crate) fn at(moment: Option<u64>) -> Self {
         Self { left: moment.map(AtomicU64::new) }
     }
 

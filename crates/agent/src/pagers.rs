@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use rackmem_api::Problem;
@@ -14,6 +15,7 @@ use rackmem_control::{Access, Client, ControlError, DetachReport, TargetStats};
 use rackmem_types::{Bytes, ServerAddress};
 use tokio::process::Command;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -22,12 +24,18 @@ use crate::config::AgentConfig;
 /// Accesses to a watched page that wait for a slow reader; when it is full the pager waits, and with it the guest.
 const ACCESSES_WAITING: usize = 1024;
 
+/// An agent that died may have left a start of its own under way, and a process is entered by one at a time.
+const ATTACH_TRIES: u32 = 3;
+
+/// Between two such tries: entering takes milliseconds.
+const ATTACH_AGAIN: Duration = Duration::from_millis(500);
+
 /// Words of a failed start that are passed on.
 const LAST_WORDS_BYTES: usize = 2000;
 
 /// All pagers.
 #[derive(Clone, Debug)]
-pub struct Pagers {
+pub(crate) struct Pagers {
     program: PathBuf,
     runtime: PathBuf,
     options: Vec<OsString>,
@@ -35,18 +43,18 @@ pub struct Pagers {
 
 /// What a new pager is told.
 #[derive(Clone, Copy, Debug)]
-pub struct Far<'a> {
+pub(crate) struct Far<'a> {
     /// How much may stay resident.
-    pub local: Bytes,
+    pub(crate) local: Bytes,
     /// The memory servers.
-    pub servers: &'a [ServerAddress],
+    pub(crate) servers: &'a [ServerAddress],
     /// At most this much far memory.
-    pub far_max: Option<Bytes>,
+    pub(crate) far_max: Option<Bytes>,
 }
 
 impl Pagers {
     /// The pagers whose sockets are in the configuration's runtime directory.
-    pub fn new(config: &AgentConfig) -> Self {
+    pub(crate) fn new(config: &AgentConfig) -> Self {
         Self {
             program: config.program.clone(),
             runtime: config.runtime.clone(),
@@ -55,15 +63,22 @@ impl Pagers {
     }
 
     /// Gives process `pid` far memory; answers when it is in force. Nothing happens if it has.
-    pub async fn attach(&self, pid: u32, far: Far<'_>) -> Result<(), Problem> {
-        if self.is_up(pid).await {
-            return Ok(());
+    pub(crate) async fn attach(&self, pid: u32, far: Far<'_>) -> Result<(), Problem> {
+        let mut tried = 0;
+        loop {
+            if self.is_up(pid).await {
+                return Ok(());
+            }
+            tried += 1;
+            match self.start(pid, far).await {
+                Err(_) if tried < ATTACH_TRIES => sleep(ATTACH_AGAIN).await,
+                started => return started,
+            }
         }
-        self.start(pid, far).await
     }
 
     /// Gives a process whose pager died a new one, which goes on where that ended.
-    pub async fn succeed(&self, pid: u32, far: Far<'_>) -> Result<(), Problem> {
+    pub(crate) async fn succeed(&self, pid: u32, far: Far<'_>) -> Result<(), Problem> {
         self.start(pid, far).await
     }
 
@@ -86,28 +101,29 @@ impl Pagers {
         if output.status.success() || self.is_up(pid).await {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&output.stderr[..output.stderr.len().min(LAST_WORDS_BYTES)]).into_owned();
+        let said =
+            String::from_utf8_lossy(&output.stderr[..output.stderr.len().min(LAST_WORDS_BYTES)]).into_owned();
         let said = said.trim().trim_start_matches("rackmem:").trim();
         Err(backend(format!("no far memory: {said}")))
     }
 
     /// Whether a pager serves process `pid`.
-    pub async fn is_up(&self, pid: u32) -> bool {
+    pub(crate) async fn is_up(&self, pid: u32) -> bool {
         self.ask(pid, |_| Ok(())).await.is_ok()
     }
 
     /// What the pager of `pid` knows of it; `None` if there is no pager.
-    pub async fn stats(&self, pid: u32) -> Option<TargetStats> {
+    pub(crate) async fn stats(&self, pid: u32) -> Option<TargetStats> {
         self.ask(pid, |client| client.stats()).await.ok()
     }
 
     /// Changes how much of `pid` may stay resident; answers when that is in force.
-    pub async fn limit_set(&self, pid: u32, limit: Bytes) -> Result<(), Problem> {
+    pub(crate) async fn limit_set(&self, pid: u32, limit: Bytes) -> Result<(), Problem> {
         self.ask(pid, move |client| client.limit_set(limit)).await
     }
 
     /// Brings all memory of `pid` home and ends its pager. Nothing happens if there is none.
-    pub async fn detach(&self, pid: u32) -> Result<Option<DetachReport>, Problem> {
+    pub(crate) async fn detach(&self, pid: u32) -> Result<Option<DetachReport>, Problem> {
         let told = self.ask_raw(pid, |client| client.detach()).await;
         match told {
             Ok(report) => Ok(Some(report)),
@@ -117,14 +133,15 @@ impl Pagers {
     }
 
     /// Each access to the page of `pid` at `address`, until the stream is dropped.
-    pub async fn watch(
+    pub(crate) async fn watch(
         &self,
         pid: u32,
         address: u64,
     ) -> Result<BoxStream<'static, Result<Access, Problem>>, Problem> {
         let runtime = self.runtime.clone();
         let (sender, receiver) = mpsc::channel(ACCESSES_WAITING);
-        let opened = tokio::task::spawn_blocking(move || Client::open_in(&runtime, pid)?.watch(address)).await;
+        let opened =
+            tokio::task::spawn_blocking(move || Client::open_in(&runtime, pid)?.watch(address)).await;
         let accesses = opened.map_err(internal)?.map_err(|error| problem(&error))?;
         // A thread of its own: it waits as long as nobody touches the page.
         std::thread::Builder::new()

@@ -31,7 +31,9 @@ pub(crate) async fn free(address: &ServerAddress) -> Result<Option<Bytes>, Probl
         }
     });
     let unreachable = |reason: String| {
-        let detail = format!("the memory server {address} cannot be reached ({reason}): start it, or name another one");
+        let detail = format!(
+            "the memory server {address} cannot be reached ({reason}): start it, or name another one"
+        );
         Problem::new(ProblemType::Unavailable, detail).retry_after(5)
     };
     match greeted.await {
@@ -60,8 +62,12 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> std::io::Res
     while answer.len() < GREETING_BYTES_MAX && stream.read_buf(&mut answer).await? > 0 {
         match Answer::parse(&answer) {
             Ok(None) => {}
-            Ok(Some((_, Answer::Welcome(welcome), _))) => return Ok(Some(Bytes::from_pages(welcome.pages_free))),
-            Ok(Some((_, Answer::Error { text, .. }, _))) => return Err(std::io::Error::other(text.to_owned())),
+            Ok(Some((_, Answer::Welcome(welcome), _))) => {
+                return Ok(Some(Bytes::from_pages(welcome.pages_free)));
+            }
+            Ok(Some((_, Answer::Error { text, .. }, _))) => {
+                return Err(std::io::Error::other(text.to_owned()));
+            }
             Ok(Some(_)) | Err(_) => break,
         }
     }

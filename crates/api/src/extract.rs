@@ -50,9 +50,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for InQuery<T> {
     }
 }
 
-/// A request that changes nothing and has a JSON body, or one that does and has both.
-///
-/// An empty body reads as `{}`.
+/// A request that changes something: what its headers say, and its JSON body. An empty body reads as `{}`.
 #[derive(Debug)]
 pub struct Changing<T> {
     /// Under whose reign, with which key and by whom.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemType};
 
 /// Identity of an operation. A version 7 UUID where the maker wants them to sort by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -105,9 +105,20 @@ pub const LIST_DEFAULT: u32 = 100;
 pub const LIST_MAX: u32 = 1000;
 
 impl OperationFilter {
+    /// Whether the limit is one that an answer may have.
+    pub fn check(&self) -> Result<(), Problem> {
+        match self.limit {
+            Some(limit) if !(1..=LIST_MAX).contains(&limit) => {
+                let detail = format!("limit {limit}: give 1 to {LIST_MAX}");
+                Err(Problem::new(ProblemType::Malformed, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// How many to list.
     pub fn limit(&self) -> usize {
-        self.limit.unwrap_or(LIST_DEFAULT).clamp(1, LIST_MAX) as usize
+        self.limit.unwrap_or(LIST_DEFAULT) as usize
     }
 
     /// Whether `operation` is meant.
@@ -142,7 +153,7 @@ impl WaitQuery {
         }
         let detail =
             format!("timeout {} is too long: wait at most {WAIT_MAX_S} seconds, and ask again", self.timeout);
-        Err(Problem::new(crate::problem::ProblemType::Malformed, detail))
+        Err(Problem::new(ProblemType::Malformed, detail))
     }
 }
 

@@ -10,5 +10,5 @@ pub struct BytesSchema(#[allow(dead_code, reason = "only its schema is used")] u
 
 /// Address of a memory server: `HOST:PORT`, `unix:PATH` or `shm:PATH`.
 #[derive(ToSchema)]
-#[schema(as = ServerAddress, example = "10.0.0.7:7070")]
+#[schema(as = ServerAddress, example = "10.0.0.7:7070", pattern = "^(unix:.+|shm:.+|[A-Za-z0-9.-]+:[0-9]{1,5}|\\[[0-9a-f:]+\\]:[0-9]{1,5})$")]
 pub struct ServerAddressSchema(#[allow(dead_code, reason = "only its schema is used")] String);

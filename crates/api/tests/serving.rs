@@ -1,5 +1,7 @@
 //! The API as it is served: over TCP, TLS and Unix sockets, to those who may ask, until it is closed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +25,8 @@ struct Served {
     ended: tokio::task::JoinHandle<()>,
 }
 
-fn serve(config: ServeConfig) -> Served {
-    let server = Server::open(&config).unwrap();
+fn serve(config: &ServeConfig) -> Served {
+    let server = Server::open(config).unwrap();
     let place = server.places().remove(0);
     let closing = Closing::default();
     let agent = Arc::new(SimAgent::new(SimConfig { latencies: Latencies::none(), ..SimConfig::default() }));
@@ -63,13 +65,15 @@ async fn raw_problem(served: &Served, request: &str) -> Problem {
 
 #[tokio::test]
 async fn every_mistake_is_a_problem_document() {
-    let served = serve(on_loopback());
+    let served = serve(&on_loopback());
     for (request, kind) in [
         ("GET /nothing HTTP/1.1\nHost: localhost", ProblemType::NotFound),
         ("PUT /v1/host HTTP/1.1\nHost: localhost", ProblemType::MethodNotAllowed),
         ("GET /v1/vms/NOT%20A%20NAME HTTP/1.1\nHost: localhost", ProblemType::NotFound),
         ("GET /v1/operations?limit=many HTTP/1.1\nHost: localhost", ProblemType::Malformed),
         ("GET /v1/operations?colour=red HTTP/1.1\nHost: localhost", ProblemType::Malformed),
+        ("GET /v1/operations?limit=0 HTTP/1.1\nHost: localhost", ProblemType::Malformed),
+        ("GET /v1/vms/web1/log?tail=9999999 HTTP/1.1\nHost: localhost", ProblemType::Malformed),
         ("DELETE /v1/vms/web1 HTTP/1.1\nHost: localhost", ProblemType::GenerationRequired),
         ("DELETE /v1/vms/web1 HTTP/1.1\nHost: localhost\nRackmem-Generation: -1", ProblemType::Malformed),
         ("GET /v1/events HTTP/1.1\nHost: localhost\nLast-Event-ID: x", ProblemType::Malformed),
@@ -83,7 +87,7 @@ async fn every_mistake_is_a_problem_document() {
 
 #[tokio::test]
 async fn the_router_answers_all_that_is_documented() {
-    let served = serve(on_loopback());
+    let served = serve(&on_loopback());
     let document = serde_json::to_value(document::<SimAgent>()).unwrap();
     let mut operations = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {
@@ -107,7 +111,7 @@ async fn the_router_answers_all_that_is_documented() {
 #[tokio::test]
 async fn a_token_is_asked_for() {
     let guard = Guard { token: Some(Token::new(TOKEN).unwrap()) };
-    let served = serve(ServeConfig { guard, ..on_loopback() });
+    let served = serve(&ServeConfig { guard, ..on_loopback() });
     let refused = client(&served).host().await.unwrap_err();
     assert!(matches!(&refused, ApiError::Problem(problem) if problem.status == 401), "{refused}");
     let endpoint = || served.place.to_string().parse().unwrap();
@@ -150,7 +154,7 @@ impl Authority {
 #[tokio::test]
 async fn certificates_are_asked_for_on_both_sides_and_name_who_asks() {
     let authority = Authority::new();
-    let served = serve(ServeConfig { tls: Some(authority.files("brick-1")), ..on_loopback() });
+    let served = serve(&ServeConfig { tls: Some(authority.files("brick-1")), ..on_loopback() });
     let endpoint = || format!("https://{}", served.place).parse().unwrap();
     let files = authority.files("controller-1");
     let client = AgentClient::new(endpoint(), Some(&files), None).unwrap();
@@ -177,7 +181,7 @@ async fn the_network_is_not_listened_on_unguarded() {
     let refused =
         Server::open(&ServeConfig { listen: listen.clone(), ..ServeConfig::default() }).unwrap_err();
     assert!(refused.to_string().contains("--insecure"), "{refused}");
-    let served = serve(ServeConfig { listen, insecure: true, ..ServeConfig::default() });
+    let served = serve(&ServeConfig { listen, insecure: true, ..ServeConfig::default() });
     let Listen::Tcp { port, .. } = served.place else { panic!("TCP") };
     let client = AgentClient::new(format!("127.0.0.1:{port}").parse().unwrap(), None, None).unwrap();
     client.host().await.unwrap();
@@ -190,7 +194,7 @@ fn unix(directory: &Path) -> ServeConfig {
 #[tokio::test]
 async fn streams_and_consoles_work_on_a_unix_socket_and_end_with_the_server() {
     let directory = tempfile::tempdir().unwrap();
-    let served = serve(unix(directory.path()));
+    let served = serve(&unix(directory.path()));
     let client = client(&served);
     let name = spec().name;
     let mut events = client.events(None).await.unwrap();
@@ -224,7 +228,7 @@ async fn streams_and_consoles_work_on_a_unix_socket_and_end_with_the_server() {
 
 #[tokio::test]
 async fn the_document_is_served() {
-    let served = serve(on_loopback());
+    let served = serve(&on_loopback());
     let answer = raw(&served, "GET /v1/openapi.json HTTP/1.1\nHost: localhost\nConnection: close").await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"openapi\""), "{answer}");
     let metrics = client(&served).metrics().await.unwrap();

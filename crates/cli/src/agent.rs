@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use rackmem_agent::AgentConfig;
+use rackmem_agent::{AcceleratorKind, AgentConfig};
 use rackmem_api::agent::router;
 use rackmem_api::auth::{Guard, Token};
 use rackmem_api::serve::{Closing, Listen, ServeConfig, Server, TlsFiles};
@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// The QEMU program
     #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
     pub(crate) qemu: PathBuf,
+    /// What runs the guests' processors (default: KVM where a guest really runs under it)
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) accelerator: Option<Accelerator>,
     /// File with the token that everybody who asks must know
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
@@ -71,6 +74,14 @@ pub(crate) struct Arguments {
     /// For tests: end by force at the n-th moment at which a crash makes a difference
     #[arg(long, value_name = "N", hide = true)]
     pub(crate) dies_at: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Accelerator {
+    /// The processor itself
+    Kvm,
+    /// Translation, in software
+    Tcg,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -138,6 +149,10 @@ fn agent_config(arguments: &Arguments) -> anyhow::Result<AgentConfig> {
         runtime: absolute(&runtime)?,
         program: myself(),
         qemu: arguments.qemu.clone(),
+        accelerator: arguments.accelerator.map(|kind| match kind {
+            Accelerator::Kvm => AcceleratorKind::Kvm,
+            Accelerator::Tcg => AcceleratorKind::Tcg,
+        }),
         memory_servers: arguments.memory_servers.clone(),
         far_options,
         pool: arguments.pool,

@@ -9,6 +9,7 @@
 //! This crate knows nothing of pages or policy.
 
 mod bpf;
+mod credentials;
 mod gate;
 mod needs;
 mod pause;

@@ -374,3 +374,36 @@ fn root_two_processes_with_one_memory_are_left_alone() {
     }
     assert_eq!((threads(pid), threads(other)), (1, 1));
 }
+
+#[test]
+fn root_the_resident_thread_gives_up_what_the_program_gives_up() {
+    let script = "
+import os, sys
+print('ready')
+sys.stdin.readline()
+os.setgroups([7, 8])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65533, 65534)
+print('done')
+sys.stdin.readline()
+";
+    let mut program = Program::python(script);
+    let resident = enter(program.id());
+    assert!(!resident.follow_credentials().unwrap(), "nothing has changed");
+    program.say("go");
+    assert_eq!(program.line(), "done");
+    assert!(resident.follow_credentials().unwrap());
+    let rights = |task: u32| -> Vec<String> {
+        let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap();
+        let names = ["Uid:", "Gid:", "Groups:", "CapPrm:", "CapEff:"];
+        status
+            .lines()
+            .filter(|line| names.iter().any(|name| line.starts_with(name)))
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(rights(resident.thread()), rights(program.id()));
+    assert!(rights(program.id())[0].contains("65533"));
+    assert!(!resident.follow_credentials().unwrap(), "it has followed");
+    dismiss(&resident).unwrap();
+}

@@ -21,6 +21,15 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Brings everything home and takes the resident threads out. The target runs on meanwhile.
 pub(crate) fn detach(shared: &Shared) -> Result<DetachReport, String> {
     let begin = Instant::now();
+    let stopped = shared.lock().spaces().find_map(|(_, space)| {
+        let resident = &space.inside.as_ref()?.resident;
+        resident.is_stopped().then(|| resident.pid())
+    });
+    if let Some(pid) = stopped {
+        return Err(format!(
+            "process {pid} was stopped by a signal, and nothing can be taken out of it: let it go on (kill -CONT {pid}) first"
+        ));
+    }
     if shared.detaching.swap(true, Relaxed) {
         return Err("a detach is under way already".to_owned());
     }

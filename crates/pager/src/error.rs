@@ -39,12 +39,6 @@ pub enum PagerError {
     },
     /// See the text.
     #[error(
-        "process {0} filters its system calls (seccomp), and the filter would meet the calls that rackmem makes inside it: \
-         start it without its sandbox (for a systemd service: SystemCallFilter=), or under 'rackmem run'"
-    )]
-    Seccomp(u32),
-    /// See the text.
-    #[error(
         "process {0} has a resident thread already: it is attached ('rackmem ps' shows it), or its pager was killed, and then \
          'rackmem attach' takes over"
     )]

@@ -35,6 +35,8 @@ use crate::transfer::Transfer;
 const STORES_MAX: usize = 4 * BATCH_PAGES;
 /// How long the evictor rests at most: what it must notice by itself, it notices within this time.
 const REST_MS: u64 = 50;
+/// Pages that are recorded under one hold of the lock: some five microseconds, a fraction of a fault.
+const HOLD_PAGES: usize = 16;
 /// Free slots below which another extent is reserved, ahead of need.
 const SLOTS_LOW: u32 = 4 * BATCH_PAGES as u32;
 
@@ -254,6 +256,11 @@ impl<'a, P: Transfer> Evictor<'a, P> {
         self.discards_up_to = core.version_newest(); // before the versions that reused slots get
         self.stores.clear();
         for (index, hash) in hashes.into_iter().enumerate() {
+            if index > 0 && index.is_multiple_of(HOLD_PAGES) {
+                drop(core);
+                self.shared.give_way();
+                core = self.shared.lock();
+            }
             let (page, address) = self.batch[index];
             match (self.outcomes[index], hash) {
                 (Outcome::Left, None) => left_empty(&mut core, page),
@@ -363,8 +370,11 @@ impl<'a, P: Transfer> Evictor<'a, P> {
 
     /// Reserves more far memory when little is left.
     fn reserve(&mut self) {
-        let core = self.shared.lock();
+        let mut core = self.shared.lock();
         let enough = core.slots.free() >= SLOTS_LOW || core.local() + 2 * core.headroom() <= core.limit;
+        if core.slots.free() >= BATCH_PAGES as u32 {
+            core.far_full = false;
+        }
         let enough = enough && (core.watched.is_none() || core.slots.free() >= SLOTS_LOW);
         let full = core.far_full;
         drop(core);

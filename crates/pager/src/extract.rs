@@ -130,7 +130,19 @@ impl Extractor {
         inside.resident.move_out(inside.uffd, &self.moves, &mut self.moved)?;
         for (&(at, len), moved) in runs.iter().zip(&self.moved) {
             outcomes[at..at + moved.pages].fill(Outcome::Left);
-            if moved.pages > 0 || moved.errno == 0 {
+            if moved.errno == 0 {
+                continue;
+            }
+            // The kernel (Linux 6.18) does not count a page that it moves at its second try, because the program was just
+            // touching it. What lies in the staging area tells what has moved: nothing else ever puts a page there.
+            let mut any = moved.pages > 0;
+            for (i, _) in
+                (at..).zip(staged(inside, base + at as u64 * PAGE, len)).filter(|&(_, staged)| staged)
+            {
+                outcomes[i] = Outcome::Left;
+                any = true;
+            }
+            if any {
                 continue;
             }
             match moved.errno {
@@ -163,14 +175,25 @@ impl Extractor {
     }
 }
 
-/// Reads pages that have been moved out. A process that is being torn down cannot be read, and nobody will ask for its
-/// pages; its resident thread goes a little later. If it lives on unread, the pager ends rather than store something else
-/// as these pages: they are safe in the staging area, and the program waits.
+/// Reads pages that have been moved out.
 fn read_staged(inside: &Inside, address: u64, pages: &mut [PageData]) {
+    insist(inside, || inside.resident.read(address, pages).then_some(()));
+}
+
+/// For each of `count` pages of the staging area, whether it is there.
+fn staged(inside: &Inside, address: u64, count: usize) -> Vec<bool> {
+    insist(inside, || inside.resident.present(address, count).ok()).unwrap_or_default()
+}
+
+/// Looks into the staging area. A process that is being torn down cannot be looked into, and nobody will ask for its pages;
+/// its resident thread goes a little later: `None`. If it lives on unread, the pager ends rather than take something else
+/// for these pages: they are safe in the staging area, and the program waits.
+fn insist<T>(inside: &Inside, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     const TRIES_MAX: u32 = 1000; // a second: far longer than a process takes from its last memory to its last thread
     for _ in 0..TRIES_MAX {
-        if inside.resident.read(address, pages) || inside.resident.is_gone() {
-            return;
+        let seen = look();
+        if seen.is_some() || inside.resident.is_gone() {
+            return seen;
         }
         sleep(Duration::from_millis(1));
     }

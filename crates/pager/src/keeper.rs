@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use rackmem_inject::{Resident, Seccomp, process_status, start};
+use rackmem_inject::{InjectError, Resident, dismiss, process_status, start};
 use rackmem_policy::{Admission, PageRef};
 use rackmem_uapi::process::read_pages;
 
 use crate::core::PAGE;
 use crate::entry::State;
-use crate::kernel::Mapping;
+use crate::kernel::{Inhabitant, Mapping};
 use crate::late::{self, Pending};
 use crate::procfs::{self, PageMap, Span};
 use crate::space::{Inside, Space};
@@ -67,6 +67,7 @@ impl<'a> Keeper<'a> {
                 processes_at = Instant::now();
                 self.close_dead();
                 self.follow();
+                self.follow_credentials();
                 if let Some(trace) = &mut self.trace {
                     trace.drain(self.shared);
                 }
@@ -181,15 +182,36 @@ impl<'a> Keeper<'a> {
         if !worth || status.tracer != 0 || procfs::is_entered(pid) {
             return;
         }
-        let result = match status.seccomp {
-            Seccomp::Off => self.enter(pid, child),
-            _ => Err(PagerError::Seccomp(pid)),
-        };
-        if let Err(error) = result {
-            tracing::info!(pid, "a descendant is not managed: {error}");
+        match self.enter(pid, child) {
+            Ok(()) => {}
             // One that could not be stopped just now is tried again.
-            if !matches!(error, PagerError::Inject(rackmem_inject::InjectError::Busy(..))) {
+            Err(PagerError::Inject(
+                InjectError::Busy(..) | InjectError::Stopped(_) | InjectError::Shared { .. },
+            )) => {}
+            Err(error) => {
+                tracing::info!(pid, "a descendant is not managed: {error}");
                 self.refused.insert(pid);
+            }
+        }
+    }
+
+    /// What the program has given up its resident threads must not have.
+    fn follow_credentials(&self) {
+        let residents: Vec<Arc<dyn Inhabitant>> = {
+            let core = self.shared.lock();
+            core.spaces()
+                .filter_map(|(_, space)| Some(Arc::clone(&space.inside.as_ref()?.resident)))
+                .collect()
+        };
+        for resident in residents {
+            match resident.follow_credentials() {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::debug!(pid = resident.pid(), "the resident thread follows the program's rights")
+                }
+                Err(error) => {
+                    tracing::debug!(pid = resident.pid(), "its rights could not be followed: {error}")
+                }
             }
         }
     }
@@ -215,10 +237,14 @@ impl<'a> Keeper<'a> {
         let (resident, stopped) = start(pid)?;
         stopped.release();
         let resident = Arc::new(resident);
-        match child {
-            Some(id) => adopt_child(self.shared, id, resident),
-            None => adopt(self.shared, &self.probes, resident).map(|_| ()),
+        let result = match child {
+            Some(id) => adopt_child(self.shared, id, Arc::clone(&resident)),
+            None => adopt(self.shared, &self.probes, Arc::clone(&resident)).map(|_| ()),
+        };
+        if result.is_err() {
+            dismiss(&resident)?;
         }
+        result
     }
 }
 

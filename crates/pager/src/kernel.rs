@@ -23,6 +23,8 @@ pub(crate) trait Mapping: AsFd + Send + Sync {
     fn read(&self, messages: &mut Vec<Event>, place: Option<Place<'_>>) -> io::Result<usize>;
     /// Fills the missing page at `address` with the page at `source` of this process, and wakes its waiters.
     fn copy(&self, address: u64, source: u64) -> Progress;
+    /// As [`copy`](Self::copy), for `pages` pages at consecutive addresses; how far it came.
+    fn copy_run(&self, address: u64, source: u64, pages: usize) -> Progress;
     /// Fills missing pages with zeros, and wakes their waiters.
     fn zeropage(&self, start: u64, len: u64) -> Progress;
     /// Makes a missing page give SIGBUS, and wakes its waiters.
@@ -90,6 +92,10 @@ pub(crate) trait Inhabitant: Send + Sync {
     fn present(&self, address: u64, count: usize) -> io::Result<Vec<bool>>;
     /// Runs `work` while the program stands still.
     fn paused(&self, work: &mut (dyn FnMut() + Send)) -> Result<(), InjectError>;
+    /// Gives up the rights that the program has given up. `true`: there were some.
+    fn follow_credentials(&self) -> Result<bool, InjectError>;
+    /// Whether the process was told to stop; it then answers only when it goes on.
+    fn is_stopped(&self) -> bool;
     /// Takes everything of ours out of the process, the thread last.
     fn leave(&self, inside: &Inside) -> Result<(), InjectError>;
 }
@@ -113,6 +119,10 @@ impl Mapping for Userfaultfd {
 
     fn copy(&self, address: u64, source: u64) -> Progress {
         uffd::copy(self.as_fd(), address, source, PAGE)
+    }
+
+    fn copy_run(&self, address: u64, source: u64, pages: usize) -> Progress {
+        uffd::copy(self.as_fd(), address, source, pages as u64 * PAGE)
     }
 
     fn zeropage(&self, start: u64, len: u64) -> Progress {
@@ -226,6 +236,14 @@ impl Inhabitant for Resident {
 
     fn paused(&self, work: &mut (dyn FnMut() + Send)) -> Result<(), InjectError> {
         paused(self.pid(), self.thread(), work)
+    }
+
+    fn follow_credentials(&self) -> Result<bool, InjectError> {
+        self.follow_credentials()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.is_stopped()
     }
 
     fn leave(&self, inside: &Inside) -> Result<(), InjectError> {

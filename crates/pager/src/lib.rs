@@ -20,6 +20,7 @@ mod estate;
 mod events;
 mod evict;
 mod extract;
+mod install;
 mod journal;
 mod keeper;
 mod kernel;
@@ -111,6 +112,8 @@ pub(crate) struct Shared {
     heirlooms: Vec<OwnedFd>,
     /// Wakes the fault thread.
     wake: OwnedFd,
+    /// The fault thread waits for the lock.
+    urgent: AtomicBool,
     /// Spaces that the fault thread does not watch yet.
     newcomers: Mutex<Vec<SpaceId>>,
     stop: AtomicBool,
@@ -132,6 +135,7 @@ impl Shared {
                 0,
                 rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK,
             )?,
+            urgent: AtomicBool::new(false),
             newcomers: Mutex::new(Vec::new()),
             stop: AtomicBool::new(false),
             detaching: AtomicBool::new(false),
@@ -142,6 +146,42 @@ impl Shared {
     /// The lock. A thread that panicked under it has ended the process already (`panic = "abort"`).
     fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock, for the fault thread: others hold it for microseconds, and to sleep and be woken takes longer.
+    #[cfg(not(test))]
+    fn lock_soon(&self) -> MutexGuard<'_, Core> {
+        /// About as long as the longest hold there is.
+        const SPINS_MAX: u32 = 2000;
+        self.urgent.store(true, Relaxed);
+        let mut soon = None;
+        for _ in 0..SPINS_MAX {
+            soon = self.core.try_lock().ok();
+            if soon.is_some() {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        let core = soon.unwrap_or_else(|| self.lock());
+        self.urgent.store(false, Relaxed);
+        core
+    }
+
+    #[cfg(test)]
+    fn lock_soon(&self) -> MutexGuard<'_, Core> {
+        self.lock()
+    }
+
+    /// Lets the fault thread have the lock that was just given up, if it waits for it.
+    fn give_way(&self) {
+        /// The fault thread may be about to sleep.
+        const SPINS_MAX: u32 = 200;
+        for _ in 0..SPINS_MAX {
+            if !self.urgent.load(Relaxed) {
+                return;
+            }
+            std::hint::spin_loop();
+        }
     }
 
     fn wake_server(&self) {
@@ -177,7 +217,7 @@ pub fn run(config: PagerConfig) -> Result<(), PagerError> {
     let Inheritance { core, far, root, insides } = if config.take_over {
         takeover::inherit(config.pid, limit, &mut probes, journal, config.far)?
     } else {
-        check(config.pid, config.exec)?;
+        check(config.pid)?;
         let far = FarMemory::connect(config.far)?;
         let mut core =
             Core::new(limit, standby_pages(limit), journal, probes.can_poison).map_err(PagerError::Memory)?;
@@ -231,7 +271,10 @@ pub fn run(config: PagerConfig) -> Result<(), PagerError> {
         shared.evict.notify_all();
         outcome
     });
-    far.destroy();
+    // A successor that could not begin leaves everything to the next one.
+    if !(config.take_over && result.is_err()) {
+        far.destroy();
+    }
     result
 }
 
@@ -276,7 +319,11 @@ fn attach(
             tracing::info!(pid, "the program was replaced or ended during the attach: {error}");
             Ok(pause)
         }
-        adopted => adopted.map(|_| pause),
+        Err(error) => {
+            rackmem_inject::dismiss(&resident)?;
+            Err(error)
+        }
+        Ok(_) => Ok(pause),
     }
 }
 
@@ -288,7 +335,7 @@ fn tell(report: &mut Option<File>, line: &str) {
 }
 
 /// What must be so before anything is touched.
-fn check(pid: u32, exec: bool) -> Result<(), PagerError> {
+fn check(pid: u32) -> Result<(), PagerError> {
     let status = process_status(pid).map_err(|_| PagerError::NoProcess(pid))?;
     if status.thread_group != pid {
         return Err(PagerError::Thread { pid, process: status.thread_group });
@@ -298,9 +345,6 @@ fn check(pid: u32, exec: bool) -> Result<(), PagerError> {
     }
     if status.tracer != 0 {
         return Err(PagerError::Traced { pid, tracer: status.tracer });
-    }
-    if status.seccomp != rackmem_inject::Seccomp::Off && !exec {
-        return Err(PagerError::Seccomp(pid));
     }
     if procfs::is_entered(pid) {
         return Err(PagerError::Entered(pid));

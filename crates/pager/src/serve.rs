@@ -7,7 +7,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use rackmem_far::{Event as FarEvent, PageError, ReadRequest};
+use rackmem_far::{Event as FarEvent, ReadRequest};
 use rackmem_policy::{Admission, PageRef, WINDOW_PAGES_MAX};
 use rackmem_uapi::uffd::{self, Event};
 
@@ -15,6 +15,7 @@ use crate::Shared;
 use crate::core::{Core, PAGE};
 use crate::entry::State;
 use crate::events;
+use crate::install::{self, Fault, Fetch, Installer};
 use crate::journal::Happening;
 use crate::late;
 use crate::sync::MutexGuard;
@@ -23,29 +24,6 @@ use crate::transfer::Transfer;
 
 /// Fetches under way at most. An entry names its fetch with 16 bits; 4,096 pages are 16 MiB on the wire.
 const FETCHES_MAX: usize = 4096;
-
-/// A fault that waits to be answered.
-#[derive(Clone, Copy, Debug)]
-struct Fault {
-    space: SpaceId,
-    /// The page.
-    address: u64,
-    /// What the program touched.
-    exact: u64,
-    write: bool,
-    thread: u32,
-    since: Instant,
-    /// How often the page was found resident although the thread says it is missing.
-    doubts: u8,
-}
-
-/// A page that was asked for.
-#[derive(Clone, Copy, Debug)]
-struct Fetch {
-    page: PageRef,
-    /// The first fault that waits for it; a page read ahead has none until somebody comes.
-    waiter: Option<Fault>,
-}
 
 /// The thread's own state.
 pub(crate) struct Server<'a, P> {
@@ -59,6 +37,7 @@ pub(crate) struct Server<'a, P> {
     messages: Vec<Event>,
     faults: Vec<Event>,
     requests: Vec<ReadRequest>,
+    installer: Installer,
     /// Forked children that nobody polls yet.
     pub(crate) children: Vec<SpaceId>,
     /// Some space's changes wait for a quiet moment.
@@ -77,6 +56,7 @@ impl<'a, P: Transfer> Server<'a, P> {
             messages: Vec::with_capacity(uffd::MESSAGES_MAX),
             faults: Vec::with_capacity(2 * uffd::MESSAGES_MAX),
             requests: Vec::with_capacity(WINDOW_PAGES_MAX as usize),
+            installer: Installer::new(),
             children: Vec::new(),
             unsettled: false,
         }
@@ -85,7 +65,7 @@ impl<'a, P: Transfer> Server<'a, P> {
     /// Takes up what has come: messages of the spaces in `ready`, answers if `port_ready`, and what had to wait. `true`: the
     /// evictor has work.
     pub(crate) fn round(&mut self, ready: &[SpaceId], port_ready: bool) -> bool {
-        let mut core = self.shared.lock();
+        let mut core = self.shared.lock_soon();
         for &id in ready {
             core = self.take_messages(core, id);
         }
@@ -290,7 +270,7 @@ impl<'a, P: Transfer> Server<'a, P> {
         let mut entry = core.table.get(page);
         let slot = entry.slot.expect("a far page has a slot");
         let tag = self.free.pop()?;
-        self.fetches[usize::from(tag)] = Some(Fetch { page, waiter });
+        self.fetches[usize::from(tag)] = Some(Fetch { page, waiter, demanded: waiter.is_some() });
         entry.state = State::Fetching;
         entry.place = tag;
         core.table.set(page, entry);
@@ -450,86 +430,27 @@ impl<'a, P: Transfer> Server<'a, P> {
 
     /// Receives pages and installs them.
     fn take_pages(&mut self, mut core: MutexGuard<'a, Core>) -> MutexGuard<'a, Core> {
-        let (fetches, free, retries) = (&mut self.fetches, &mut self.free, &mut self.retries);
+        let (fetches, free) = (&mut self.fetches, &mut self.free);
+        let (installer, retries) = (&mut self.installer, &mut self.retries);
         let mut lost = Vec::new();
         self.port.advance(Instant::now(), &mut |event| match event {
             FarEvent::Page { tag, version, checksum, data, .. } => {
                 let Some(fetch) = fetches[tag as usize].take() else { return };
                 free.push(tag as u16);
-                install(&mut core, fetch, tag as u16, (version, checksum), data.as_ptr() as u64, retries);
+                installer.arrived(&mut core, fetch, tag as u16, (version, checksum), data, retries);
             }
             FarEvent::ReadFailed { tag, error, .. } => {
                 let Some(fetch) = fetches[tag as usize].take() else { return };
                 free.push(tag as u16);
-                give_up(&mut core, fetch, tag as u16, error);
+                install::give_up(&mut core, &fetch, tag as u16, error);
             }
             FarEvent::ServerLost { slots, reason } => lost.push((slots, reason)),
             FarEvent::Stored { .. } | FarEvent::StoreFailed { .. } => {}
         });
+        self.installer.finish(&mut core, &mut self.retries);
         for (slots, reason) in lost {
             core.slots_lost(&slots, &reason);
         }
         core
     }
-}
-
-/// Whether the fetch is still wanted under this name.
-fn is_current(core: &Core, fetch: &Fetch, tag: u16) -> bool {
-    let entry = core.table.get(fetch.page);
-    entry.state == State::Fetching && entry.place == tag
-}
-
-fn install(
-    core: &mut Core,
-    fetch: Fetch,
-    tag: u16,
-    (version, checksum): (u64, u64),
-    source: u64,
-    retries: &mut Vec<Fault>,
-) {
-    if !is_current(core, &fetch, tag) {
-        return; // unmapped, discarded or moved meanwhile; whoever waited was woken then
-    }
-    let (id, _) = core.table.place(fetch.page);
-    let settled = late::settle(core, id);
-    if !is_current(core, &fetch, tag) {
-        return;
-    }
-    let mut entry = core.table.get(fetch.page);
-    if (version, checksum) != (entry.version, entry.checksum()) {
-        core.warn("a memory server answered with another version of a page than the last one".to_owned());
-        core.lose(fetch.page, entry);
-        return;
-    }
-    let (id, address) = core.table.place(fetch.page);
-    let Some(space) = core.space(id) else { return };
-    let progress = settled.then(|| space.uffd.copy(address, source));
-    let done = progress.as_ref().is_some_and(|progress| progress.done == PAGE);
-    if done || progress.and_then(|progress| progress.error?.raw_os_error()) == Some(libc::EEXIST) {
-        if !done {
-            space.uffd.wake(address, PAGE);
-        }
-        let how = if fetch.waiter.is_some() { Admission::Fetched } else { Admission::Prefetched };
-        core.became_resident(fetch.page, entry, how);
-        if let Some(fault) = fetch.waiter {
-            core.counters.fetched += 1;
-            core.counters.far_faults += 1;
-            core.waited(fault.since, true);
-        }
-        return;
-    }
-    // The mappings are changing. The page is far again; whoever waits for it is served anew.
-    entry.state = State::Far;
-    core.table.set(fetch.page, entry);
-    retries.extend(fetch.waiter);
-}
-
-fn give_up(core: &mut Core, fetch: Fetch, tag: u16, error: PageError) {
-    if !is_current(core, &fetch, tag) {
-        return;
-    }
-    let entry = core.table.get(fetch.page);
-    let (_, address) = core.table.place(fetch.page);
-    core.warn(format!("page {address:#x} is lost: {error}"));
-    core.lose(fetch.page, entry);
 }

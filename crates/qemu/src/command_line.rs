@@ -21,6 +21,9 @@ pub const BALLOON_ID: &str = "balloon0";
 /// The name of the probe's port inside the guest: `/dev/virtio-ports/rackmem.probe`.
 pub const PROBE_PORT: &str = "rackmem.probe";
 
+/// Its value tells one machine's process from another's.
+pub(crate) const PIDFILE_FLAG: &str = "-pidfile";
+
 /// NUMA node of the processors and of the memory that the guest boots with.
 const NEAR_NODE: u32 = 0;
 
@@ -94,7 +97,7 @@ impl Line {
             self.bare(flag);
         }
         self.add("-display", Opt::new("none"));
-        self.plain("-pidfile", &files.pid());
+        self.plain(PIDFILE_FLAG, &files.pid());
         self.plain("-D", &files.log());
         self.add("-msg", Opt::keyed("timestamp", "on"));
         if config.sandbox {

@@ -1,5 +1,5 @@
 //! What an agent can do with a virtual machine, whoever started it: one trait, with a driver that speaks QMP to the QEMU
-//! process ([`crate::DirectMachine`]) and one that goes through libvirt (feature `libvirt`). Each operation is small and
+//! process ([`crate::DirectMachine`]) and one that goes through libvirt ([`crate::libvirt::LibvirtMachine`]). Each operation is small and
 //! can be repeated; what should be done when is for others to decide.
 
 use std::fmt;

@@ -14,7 +14,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::procfs::{has_argument, with_argument};
+use crate::command_line::PIDFILE_FLAG;
+use crate::procfs::{has_option, with_option};
 use crate::{Ended, MachineFiles, ProcessIdentity, QemuError, Result};
 
 /// A QEMU without a guest that runs is ready in a tenth of a second; a host that is out of memory or swaps takes its time.
@@ -51,7 +52,7 @@ pub(crate) async fn start(
         .map_err(|reason| QemuError::program(program, reason))?;
     let words = || said_since(files, said_before).unwrap_or_else(|| "it left no word".to_owned());
     let Ok(ended) = timeout(START_TIMEOUT, launcher.wait()).await else {
-        for pid in with_argument(&files.pid()) {
+        for pid in with_option(PIDFILE_FLAG, files.pid()) {
             if let Some(process) = ProcessIdentity::of(pid) {
                 kill(process, Duration::ZERO).await?;
             }
@@ -72,7 +73,7 @@ pub(crate) async fn find(files: &MachineFiles) -> Option<ProcessIdentity> {
         if let Some(process) = named_in_pidfile(files) {
             return Some(process);
         }
-        if with_argument(&files.pid()).is_empty() || Instant::now() >= deadline {
+        if with_option(PIDFILE_FLAG, files.pid()).is_empty() || Instant::now() >= deadline {
             return None;
         }
         sleep(START_POLL).await;
@@ -83,7 +84,7 @@ pub(crate) async fn find(files: &MachineFiles) -> Option<ProcessIdentity> {
 fn named_in_pidfile(files: &MachineFiles) -> Option<ProcessIdentity> {
     let pid = std::fs::read_to_string(files.pid()).ok()?.trim().parse().ok()?;
     let process = ProcessIdentity::of(pid)?;
-    has_argument(pid, &files.pid()).then_some(process)
+    has_option(pid, PIDFILE_FLAG, files.pid()).then_some(process)
 }
 
 /// What QEMU said last on its standard error, for a machine that came to an unexpected end. Nothing if it was silent.

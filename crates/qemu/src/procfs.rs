@@ -1,8 +1,8 @@
 //! Processes as the kernel shows them: which one a number means, and whether it still lives.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,18 +42,19 @@ fn started_in(stat: &str) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// Whether the process was started with `path` as one of its arguments.
-pub(crate) fn has_argument(pid: u32, path: &Path) -> bool {
+/// Whether the process was started with `flag value` among its arguments. The value alone says nothing: a program that asks
+/// about a machine, or an editor, names it too.
+pub(crate) fn has_option(pid: u32, flag: &str, value: impl AsRef<OsStr>) -> bool {
     let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
-    let wanted = path.as_os_str().to_owned().into_vec();
-    line.split(|byte| *byte == 0).any(|argument| argument == wanted)
+    let words: Vec<_> = line.split(|byte| *byte == 0).collect();
+    words.windows(2).any(|pair| pair == [flag.as_bytes(), value.as_ref().as_bytes()])
 }
 
-/// Processes that were started with `path` as one of their arguments.
-pub(crate) fn with_argument(path: &Path) -> Vec<u32> {
+/// Processes that were started with `flag value` among their arguments.
+pub(crate) fn with_option(flag: &str, value: impl AsRef<OsStr>) -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| has_argument(*pid, path)).collect()
+    pids.filter(|pid| has_option(*pid, flag, value.as_ref())).collect()
 }
 
 #[cfg(test)]
@@ -65,6 +66,18 @@ mod tests {
         let this = ProcessIdentity::of(std::process::id()).unwrap();
         assert!(this.is_alive());
         assert!(!ProcessIdentity { started_ticks: this.started_ticks + 1, ..this }.is_alive());
+    }
+
+    #[test]
+    fn an_option_is_a_flag_and_its_value() {
+        let mut child = std::process::Command::new("sleep").args(["60", "7"]).spawn().unwrap();
+        while !has_option(child.id(), "60", "7") {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert!(!has_option(child.id(), "7", "60") && !has_option(child.id(), "-uuid", "7"));
+        assert!(with_option("60", "7").contains(&child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -56,6 +56,11 @@ mod tests {
         let path = directory.path().join("seed.img");
         let user_data = "#cloud-config\n".repeat(9000);
         write(&path, "web1", "id: \"7\"", user_data.as_bytes()).unwrap();
+        // cloud-init finds its seed by what this program says.
+        let seen =
+            std::process::Command::new("blkid").args(["-p", "-o", "export"]).arg(&path).output().unwrap();
+        let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
+        assert!(seen.contains("\nLABEL=CIDATA\n") && seen.contains("\nTYPE=vfat\n"), "{seen}");
         let disk = File::options().read(true).write(true).open(&path).unwrap();
         let volume = FileSystem::new(disk, FsOptions::new()).unwrap();
         assert_eq!(volume.volume_label_as_bytes(), b"CIDATA");

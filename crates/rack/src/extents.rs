@@ -61,9 +61,14 @@ impl Extents {
         Ok(())
     }
 
+    /// Whether the range that starts at `start` is `owner`'s.
+    pub(crate) fn owns(&self, start: u64, owner: SegmentId) -> bool {
+        self.owned.get(&start).is_some_and(|(_, held_by)| *held_by == owner)
+    }
+
     /// Takes the range that starts at `start` back from `owner`; nothing happens if it is not theirs.
     pub(crate) fn remove(&mut self, start: u64, owner: SegmentId) {
-        if self.owned.get(&start).is_some_and(|(_, held_by)| *held_by == owner)
+        if self.owns(start, owner)
             && let Some((end, _)) = self.owned.remove(&start)
         {
             self.used -= end - start;
@@ -152,7 +157,7 @@ mod tests {
         for range in [10..20, 25..30, 60..70] {
             extents.insert(&range, OWNER).unwrap();
         }
-        assert_eq!(extents.holes().take_pieces(5), Some(vec![20..25]));
+        assert_eq!(extents.holes().take(5), Some(20));
         assert_eq!(extents.holes().take_pieces(35), Some(vec![30..60, 20..25]));
         assert_eq!(extents.holes().take_pieces(71), None);
     }

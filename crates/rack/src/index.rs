@@ -2,7 +2,7 @@
 //!
 //! It holds no truth: [`crate::Rack`] takes a brick out before it changes and puts it back after.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::LatencyClass;
 use crate::graph::{Brick, Node, Power, Role, Site};
@@ -29,8 +29,8 @@ const ROLES: usize = 3;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Index {
     everywhere: [Shelf; ROLES],
-    racks: HashMap<Node, [Shelf; ROLES]>,
-    trays: HashMap<Node, [Shelf; ROLES]>,
+    racks: BTreeMap<Node, [Shelf; ROLES]>,
+    trays: BTreeMap<Node, [Shelf; ROLES]>,
 }
 
 impl Index {
@@ -80,12 +80,12 @@ impl Index {
             LatencyClass::Rack => (None, Some(&self.racks)),
             LatencyClass::Interrack => (Some(&self.everywhere), None),
         };
-        one.into_iter().chain(many.into_iter().flat_map(HashMap::values)).map(Shelves)
+        one.into_iter().chain(many.into_iter().flat_map(BTreeMap::values)).map(Shelves)
     }
 
     /// Whether both hold the same; places that hold nothing do not count.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let same = |a: &HashMap<Node, [Shelf; ROLES]>, b: &HashMap<Node, [Shelf; ROLES]>| {
+        let same = |a: &BTreeMap<Node, [Shelf; ROLES]>, b: &BTreeMap<Node, [Shelf; ROLES]>| {
             let empty = Default::default();
             a.keys()
                 .chain(b.keys())

@@ -106,6 +106,11 @@ impl Rack {
         self.segments.get(&id)
     }
 
+    /// Whether its memory server does not have the segment any more.
+    pub(crate) fn is_lost(&self, segment: &Segment) -> bool {
+        !self.graph.brick(&segment.brick).is_ok_and(|brick| brick.extents.owns(segment.start, segment.id))
+    }
+
     /// All segments, in no order.
     pub fn segments(&self) -> impl Iterator<Item = &Segment> {
         self.segments.values()

@@ -145,11 +145,24 @@ impl Reservation {
         self.mappings.iter().map(|mapping| mapping.pages).sum()
     }
 
-    /// The circuits that it needs, each once.
+    /// The circuits of its mappings and its accelerator, each once.
     pub fn circuits(&self) -> Vec<CircuitId> {
+        self.circuits_without(&[])
+    }
+
+    /// The circuits that it still needs when what a plan under way takes from it is gone.
+    pub(crate) fn circuits_needed(&self) -> Vec<CircuitId> {
+        match &self.pending {
+            _ if self.state == State::Releasing => Vec::new(),
+            Some(pending) => self.circuits_without(&pending.removed),
+            None => self.circuits(),
+        }
+    }
+
+    pub(crate) fn circuits_without(&self, gone: &[SegmentId]) -> Vec<CircuitId> {
         let accelerator = self.accelerator.iter().map(|accelerator| accelerator.circuit);
-        let mut circuits: Vec<_> =
-            self.mappings.iter().map(|mapping| mapping.circuit).chain(accelerator).collect();
+        let kept = self.mappings.iter().filter(|mapping| !gone.contains(&mapping.segment));
+        let mut circuits: Vec<_> = kept.map(|mapping| mapping.circuit).chain(accelerator).collect();
         circuits.sort_unstable();
         circuits.dedup();
         circuits

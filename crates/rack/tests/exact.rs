@@ -1,5 +1,7 @@
 //! The planner against an exact solver on small racks: how much memory draws power.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use proptest::prelude::*;
@@ -9,7 +11,7 @@ use support::{Layout, end, establish, name, powered};
 
 /// The least capacity that must be woken so that `need` pages fit on at most `spread` bricks: branch and bound over the bricks,
 /// each (free, cost of waking). None if it cannot be done.
-fn cheapest(bricks: &mut Vec<(u64, u64)>, need: u64, spread: usize) -> Option<u64> {
+fn cheapest(bricks: &mut [(u64, u64)], need: u64, spread: usize) -> Option<u64> {
     fn branch(bricks: &[(u64, u64)], need: u64, spread: usize, cost: u64, best: &mut Option<u64>) {
         if best.is_some_and(|best| cost >= best) {
             return;

@@ -95,8 +95,9 @@ impl SimVm {
         Bytes(self.base.0 + self.plugged.0 - self.ballooned.0)
     }
 
+    /// Whether it has a process; one that is being deleted has it until it is turned off.
     pub(crate) fn is_on(&self) -> bool {
-        matches!(self.state, VmState::Running | VmState::Paused | VmState::Waiting)
+        self.pid.is_some()
     }
 
     /// Resident memory now.

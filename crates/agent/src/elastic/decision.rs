@@ -77,10 +77,16 @@ impl fmt::Display for Reason {
             Self::Low { percent } => write!(f, "only {percent} % of its memory is available"),
             Self::Swapping { bytes } => write!(f, "it read {bytes} back from swap"),
             Self::Thrashing { faults } => write!(f, "it thrashes: {faults} major faults a second"),
-            Self::Roomy { percent } => write!(f, "{percent} % of its memory has been available for long enough"),
+            Self::Roomy { percent } => {
+                write!(f, "{percent} % of its memory has been available for long enough")
+            }
             Self::Comfortable { percent } => write!(f, "{percent} % of its memory is available"),
             Self::Waiting { percent, left_ms } => {
-                write!(f, "{percent} % of its memory is available; it shrinks in {} s", left_ms.div_ceil(1000))
+                write!(
+                    f,
+                    "{percent} % of its memory is available; it shrinks in {} s",
+                    left_ms.div_ceil(1000)
+                )
             }
             Self::Settling => write!(f, "its last change has just been made"),
             Self::AtMaximum => write!(f, "it needs more, but has all that it may have"),

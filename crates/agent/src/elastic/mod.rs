@@ -101,7 +101,14 @@ struct Change {
 impl Policy {
     /// A policy that has seen nothing yet.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, last: None, roomy_since_ms: None, change: None, last_shrink_ms: None, quiet_ms: QUIET_MS }
+        Self {
+            bounds,
+            last: None,
+            roomy_since_ms: None,
+            change: None,
+            last_shrink_ms: None,
+            quiet_ms: QUIET_MS,
+        }
     }
 
     /// Looks at a new sample.

@@ -65,6 +65,9 @@ mod tests {
         let nodes = nodes(directory.path());
         assert_eq!(nodes.len(), 2);
         assert_eq!((&nodes[0].cpus, &nodes[0].distances), (&vec![0, 1, 4], &vec![10, 80]));
-        assert_eq!((nodes[1].cpus.len(), nodes[1].memory, nodes[1].free), (0, Bytes(2 << 20), Bytes(1 << 20)));
+        assert_eq!(
+            (nodes[1].cpus.len(), nodes[1].memory, nodes[1].free),
+            (0, Bytes(2 << 20), Bytes(1 << 20))
+        );
     }
 }

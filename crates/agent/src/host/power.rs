@@ -38,7 +38,9 @@ pub(crate) async fn power() -> Power {
 
 fn model(busy: f64) -> Power {
     let (cores, gib) = (f64::from(cores()), memory().total.0 as f64 / (1u64 << 30) as f64);
-    let watts = BOARD_WATTS + cores * (CORE_IDLE_WATTS + (CORE_BUSY_WATTS - CORE_IDLE_WATTS) * busy) + gib * GIB_WATTS;
+    let watts = BOARD_WATTS
+        + cores * (CORE_IDLE_WATTS + (CORE_BUSY_WATTS - CORE_IDLE_WATTS) * busy)
+        + gib * GIB_WATTS;
     Power {
         watts,
         source: PowerSource::Modelled,
@@ -93,7 +95,9 @@ mod tests {
     #[test]
     fn only_whole_packages_count() {
         let directory = tempfile::tempdir().unwrap();
-        for (zone, energy) in [("intel-rapl:0", "100\n"), ("intel-rapl:1", "50\n"), ("intel-rapl:0:0", "90\n"), ("dtpm", "")] {
+        for (zone, energy) in
+            [("intel-rapl:0", "100\n"), ("intel-rapl:1", "50\n"), ("intel-rapl:0:0", "90\n"), ("dtpm", "")]
+        {
             std::fs::create_dir(directory.path().join(zone)).unwrap();
             std::fs::write(directory.path().join(zone).join("energy_uj"), energy).unwrap();
         }

@@ -94,7 +94,13 @@ enum StepState {
 impl Journal {
     /// An operation of so many steps, none begun.
     pub fn new(steps: usize, on_failure: OnFailure) -> Self {
-        Self { steps: vec![StepState::Waiting; steps], on_failure, error: None, notes: Vec::new(), is_cancelled: false }
+        Self {
+            steps: vec![StepState::Waiting; steps],
+            on_failure,
+            error: None,
+            notes: Vec::new(),
+            is_cancelled: false,
+        }
     }
 
     /// The state after `records`.

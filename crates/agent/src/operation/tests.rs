@@ -80,7 +80,11 @@ fn a_failure_takes_back_what_was_done_last_first() {
 
 #[test]
 fn a_cancel_that_comes_too_late_changes_nothing() {
-    let mut journal = Journal::replay(1, OnFailure::Undo, &[Record::Begun { step: 0 }, Record::Done { step: 0, note: None }]);
+    let mut journal = Journal::replay(
+        1,
+        OnFailure::Undo,
+        &[Record::Begun { step: 0 }, Record::Done { step: 0, note: None }],
+    );
     journal.apply(&Record::CancelAsked);
     assert_eq!(journal.next(), Next::End(End::Done));
 }
@@ -121,11 +125,10 @@ proptest! {
     #[test]
     fn steps_that_are_kept_are_kept_in_order(steps in 1usize..8, fails_at in 0usize..8) {
         let effects = vec![false; steps];
-        let fails_at = Some(fails_at);
-        let mut world = World { effects, written: Vec::new(), on_failure: OnFailure::Keep, fails_at, cancel_after: None };
+        let mut world = World { effects, written: Vec::new(), on_failure: OnFailure::Keep, fails_at: Some(fails_at), cancel_after: None };
         world.live(|| true).unwrap();
         let done = world.effects.iter().take_while(|effect| **effect).count();
-        prop_assert_eq!(done, fails_at.unwrap_or(0).min(steps));
+        prop_assert_eq!(done, fails_at.min(steps));
         prop_assert!(world.effects[done..].iter().all(|effect| !effect));
     }
 }

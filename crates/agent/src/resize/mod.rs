@@ -84,7 +84,9 @@ pub enum Refusal {
         maximum: Bytes,
     },
     /// Less than the guest needs to live.
-    #[error("the guest uses {used} and needs {least} to go on; {wanted} is less: free memory inside the guest first")]
+    #[error(
+        "the guest uses {used} and needs {least} to go on; {wanted} is less: free memory inside the guest first"
+    )]
     BelowUse {
         /// What was asked for.
         wanted: Bytes,
@@ -102,7 +104,9 @@ pub enum Refusal {
         least: Bytes,
     },
     /// The rack has less than this takes.
-    #[error("this takes {needed} more far memory and the memory servers have {free} left: take less, or add a memory server")]
+    #[error(
+        "this takes {needed} more far memory and the memory servers have {free} left: take less, or add a memory server"
+    )]
     FarFull {
         /// What it takes.
         needed: Bytes,
@@ -110,7 +114,9 @@ pub enum Refusal {
         free: Bytes,
     },
     /// This machine has less than this takes.
-    #[error("this takes {needed} more of this machine's RAM and {free} are free: take less, or give the VM far memory")]
+    #[error(
+        "this takes {needed} more of this machine's RAM and {free} are free: take less, or give the VM far memory"
+    )]
     HostFull {
         /// What it takes.
         needed: Bytes,
@@ -118,7 +124,9 @@ pub enum Refusal {
         free: Bytes,
     },
     /// The VM has no device that could do it.
-    #[error("the VM has no memory device that can shrink it: it was started with neither a balloon nor virtio-mem")]
+    #[error(
+        "the VM has no memory device that can shrink it: it was started with neither a balloon nor virtio-mem"
+    )]
     NoDevice,
 }
 

@@ -67,7 +67,12 @@ impl Cost {
 impl Step {
     /// What it may cost.
     pub fn cost(&self) -> Cost {
-        let cost = |sentence, ms_per_gib, may_be_partial| Cost { sentence, ms_per_gib, may_be_partial, restarts: false };
+        let cost = |sentence, ms_per_gib, may_be_partial| Cost {
+            sentence,
+            ms_per_gib,
+            may_be_partial,
+            restarts: false,
+        };
         match self {
             Self::Deflate { .. } => cost("none: the guest gets memory back that it had before", 500, false),
             Self::Plug { .. } => cost(

@@ -23,7 +23,8 @@ fn small() -> MemoryState {
 fn with(plugged: u64, ballooned: u64) -> MemoryState {
     let mut state = small();
     state.ballooned = Some(mib(ballooned));
-    state.hotplug = state.hotplug.map(|hotplug| Hotplug { plugged: mib(plugged), requested: mib(plugged), ..hotplug });
+    state.hotplug =
+        state.hotplug.map(|hotplug| Hotplug { plugged: mib(plugged), requested: mib(plugged), ..hotplug });
     state
 }
 
@@ -91,7 +92,9 @@ fn a_restart_is_planned_only_with_consent() {
     let plan = plan(&small(), mib(4096), consent).unwrap();
     assert_eq!(plan.steps, [Step::Restart { memory: mib(4096) }]);
     assert!(plan.steps[0].cost().restarts);
-    assert!(super::plan(&small(), mib(2048), consent).unwrap().steps.iter().all(|step| !step.cost().restarts));
+    assert!(
+        super::plan(&small(), mib(2048), consent).unwrap().steps.iter().all(|step| !step.cost().restarts)
+    );
 }
 
 prop_compose! {

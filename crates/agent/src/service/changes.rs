@@ -24,6 +24,7 @@ const CANCEL_MAX: Duration = Duration::from_secs(30);
 
 impl Agent {
     pub(super) async fn create(&self, change: &Change, spec: VmSpec) -> Result<Operation, Problem> {
+        spec.check()?;
         if spec.driver == Driver::Libvirt {
             let detail = "machines are made with QEMU here; define the domain in libvirt and give it far memory with 'rackmem vm attach'";
             return Err(Problem::new(ProblemType::Unsupported, detail));
@@ -34,8 +35,8 @@ impl Agent {
         let mut record = VmRecord::new(spec, now_ms());
         let mut effects = Vec::new();
         self.take_servers_of_attachments(&mut record).await?;
-        self.ground.machines.check(&record).await?;
         self.check_room(&record).await?;
+        self.ground.machines.check(&record).await?;
         effects.push(Effect::VmInsert(Box::new(record)));
         effects.extend(given.into_iter().map(|id| Effect::AttachmentGive(id, Some(name.clone()))));
         let mut steps = vec![Step::PrepareFiles];
@@ -143,10 +144,11 @@ impl Agent {
     pub(super) async fn delete(&self, change: &Change, name: &VmName) -> Result<Operation, Problem> {
         let record = self.load(name).await?;
         if record.domain.is_some() {
-            let detail = format!("'{name}' was started by somebody else: give its memory back with 'rackmem vm detach {name}'");
+            let detail = format!(
+                "'{name}' was started by somebody else: give its memory back with 'rackmem vm detach {name}'"
+            );
             return Err(wrong_state(detail));
         }
-        self.ground.store.admit(change).await.map_err(from_store)?;
         if let Some(running) = self.ground.store.operation_running(name.as_str()).await.map_err(from_store)?
             && running.kind != kind::VM_DELETE
         {
@@ -176,8 +178,7 @@ impl Agent {
         self.engine.begin(change, kind::VM_ELASTIC, name.as_str(), work, &[]).await
     }
 
-    pub(super) async fn cancel(&self, change: &Change, id: OperationId) -> Result<Operation, Problem> {
-        self.ground.store.admit(change).await.map_err(from_store)?;
+    pub(super) async fn cancel(&self, id: OperationId) -> Result<Operation, Problem> {
         let operation = self.ground.store.operation(id).await.map_err(from_store)?;
         if operation.kind == kind::VM_DELETE && !operation.state.is_final() {
             return Err(wrong_state("a delete cannot be cancelled: half a machine is none"));
@@ -190,7 +191,9 @@ impl Agent {
     pub(super) async fn own(&self, name: &VmName) -> Result<VmRecord, Problem> {
         let record = self.load(name).await?;
         if record.domain.is_some() {
-            return Err(wrong_state(format!("'{name}' was started by somebody else: start and stop it there")));
+            return Err(wrong_state(format!(
+                "'{name}' was started by somebody else: start and stop it there"
+            )));
         }
         Ok(record)
     }
@@ -200,7 +203,9 @@ impl Agent {
         match self.ground.machines.find(&record).await? {
             Some((machine, _)) => machine.state().await.map_err(|error| crate::problem::from_qemu(&error)),
             None if record.wanted == Wanted::Stopped => Ok(RunState::Off),
-            None => Err(wrong_state(format!("'{name}' does not run: start it with 'rackmem vm start {name}'"))),
+            None => {
+                Err(wrong_state(format!("'{name}' does not run: start it with 'rackmem vm start {name}'")))
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! VMs that somebody else started: they get far memory, and give it back.
 
-use rackmem_api::agent::{Boot, Driver, DomainAttach, VmSpec, kind};
+use rackmem_api::agent::{Boot, DomainAttach, Driver, VmSpec, kind};
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{Change, Operation, Problem, VmName};
 
@@ -31,7 +31,8 @@ impl Agent {
         };
         let record = record(name.clone(), found, request);
         if record.memory_servers(&self.ground.config.memory_servers).is_empty() {
-            let detail = "there is no memory server: name one with --memory-server, or start the agent with one";
+            let detail =
+                "there is no memory server: name one with --memory-server, or start the agent with one";
             return Err(crate::problem::invalid(detail));
         }
         let mut effects = vec![Effect::VmInsert(Box::new(record.clone()))];
@@ -46,7 +47,8 @@ impl Agent {
     pub(super) async fn detach_domain(&self, change: &Change, name: &VmName) -> Result<Operation, Problem> {
         let record = self.load(name).await?;
         if record.domain.is_none() {
-            let detail = format!("'{name}' was made by this agent: delete it with 'rackmem vm delete {name}'");
+            let detail =
+                format!("'{name}' was made by this agent: delete it with 'rackmem vm delete {name}'");
             return Err(wrong_state(detail));
         }
         let mut work = whole(name, vec![Step::BringHome]);

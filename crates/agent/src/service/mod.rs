@@ -36,12 +36,17 @@ pub struct Agent {
 
 impl Agent {
     /// An agent over an engine.
-    pub fn new(ground: Arc<Ground>, engine: Arc<Engine>) -> Self {
+    pub(crate) fn new(ground: Arc<Ground>, engine: Arc<Engine>) -> Self {
         Self { ground, engine, started_ms: now_ms() }
     }
 
     async fn load(&self, name: &VmName) -> Result<VmRecord, Problem> {
         self.ground.store.vm(name).await.map_err(from_store)
+    }
+
+    /// Judges a change; answers the operation that the same request began before.
+    async fn admit(&self, change: &Change) -> Result<Option<Operation>, Problem> {
+        self.ground.store.admit(change).await.map_err(from_store)
     }
 
     /// Waits until `id` has ended, or until `patience` is over; the operation as it then is.
@@ -75,26 +80,44 @@ impl AgentApi for Agent {
     }
 
     async fn vm_create(&self, change: Change, spec: VmSpec) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
         self.create(&change, spec).await
     }
 
     async fn vm_delete(&self, change: Change, name: VmName) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
         self.delete(&change, &name).await
     }
 
     async fn vm_start(&self, change: Change, name: VmName) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
         self.start(&change, &name).await
     }
 
     async fn vm_stop(&self, change: Change, name: VmName, how: StopRequest) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
         self.stop(&change, &name, how).await
     }
 
     async fn vm_pause(&self, change: Change, name: VmName) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
         self.pause(&change, &name).await
     }
 
     async fn vm_resume(&self, change: Change, name: VmName) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
         self.resume(&change, &name).await
     }
 
@@ -108,6 +131,9 @@ impl AgentApi for Agent {
         name: VmName,
         request: ResizeRequest,
     ) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
         self.resize(&change, &name, request).await
     }
 
@@ -122,6 +148,9 @@ impl AgentApi for Agent {
         name: VmName,
         bounds: Option<ElasticBounds>,
     ) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
         self.elastic_set(&change, &name, bounds).await
     }
 
@@ -147,10 +176,16 @@ impl AgentApi for Agent {
         domain: String,
         request: DomainAttach,
     ) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
         self.attach_domain(&change, &domain, request).await
     }
 
     async fn domain_detach(&self, change: Change, name: VmName) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
         self.detach_domain(&change, &name).await
     }
 
@@ -163,10 +198,16 @@ impl AgentApi for Agent {
     }
 
     async fn attachment_create(&self, change: Change, entry: Attachment) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
         self.attach(&change, entry).await
     }
 
     async fn attachment_delete(&self, change: Change, id: AttachmentId) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
         self.detach(&change, &id).await
     }
 
@@ -176,6 +217,9 @@ impl AgentApi for Agent {
         name: VmName,
         id: AttachmentId,
     ) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
         self.give(&change, &name, &id).await
     }
 
@@ -185,6 +229,9 @@ impl AgentApi for Agent {
         name: VmName,
         id: AttachmentId,
     ) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
         self.take_back(&change, &name, &id).await
     }
 
@@ -202,7 +249,10 @@ impl AgentApi for Agent {
     }
 
     async fn operation_cancel(&self, change: Change, id: OperationId) -> Result<Operation, Problem> {
-        self.cancel(&change, id).await
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
+        self.cancel(id).await
     }
 
     async fn events(&self, after: Option<EventId>) -> Result<BoxStream<'static, Event>, Problem> {

@@ -3,8 +3,8 @@
 use futures_util::future::join_all;
 use rackmem_api::Problem;
 use rackmem_api::agent::{
-    Accelerator, AcceleratorKind, ElasticView, FarPart, FarState, GuestMemory, HostView, Origin,
-    PagerState, PagerView, VmMemory, VmState, VmView, kind,
+    Accelerator, AcceleratorKind, ElasticView, FarPart, FarState, GuestMemory, HostView, Origin, PagerState,
+    PagerView, VmMemory, VmState, VmView, kind,
 };
 use rackmem_control::TargetStats;
 use rackmem_qemu::{Machine, RunState};
@@ -44,11 +44,19 @@ impl Agent {
             Some(machine) => machine.state().await.ok(),
             None => None,
         };
-        let memory = memory(record, machine, pager.as_ref(), &mut warnings).await;
+        let mut memory = memory(record, machine, pager.as_ref(), &mut warnings).await;
+        self.name_attachments(record, &mut memory).await;
         warnings.extend(pager.iter().flat_map(|stats| stats.warnings.iter().cloned()));
-        let waits = record.spec.local.is_some() && process.is_some() && pager.is_none() && operation.is_none();
-        let (state, reason) = state(record, operation.as_ref().map(|operation| operation.kind.as_str()), running.as_ref(), process.is_some(), waits);
-        let offered = self.ground.machines.qemu();
+        let waits =
+            record.spec.local.is_some() && process.is_some() && pager.is_none() && operation.is_none();
+        let (state, reason) = state(
+            record,
+            operation.as_ref().map(|operation| operation.kind.as_str()),
+            running.as_ref(),
+            process.is_some(),
+            waits,
+        );
+        let offered = self.ground.machines.hypervisor().known();
         let is_own = record.domain.is_none();
         VmView {
             name: record.name().clone(),
@@ -59,13 +67,13 @@ impl Agent {
             pid: process.map(|process| process.pid),
             vcpus: record.spec.vcpus,
             boot: is_own.then(|| record.spec.boot.clone()),
-            accelerator: is_own.then(|| accelerator(&offered.accelerator)),
-            qemu: (is_own && process.is_some()).then(|| offered.capabilities.version_text()),
+            accelerator: offered.filter(|_| is_own).map(|qemu| accelerator(&qemu.accelerator)),
+            qemu: offered
+                .filter(|_| is_own && process.is_some())
+                .map(|qemu| qemu.capabilities.version_text()),
             pager: pager_view(record, pager.as_ref(), waits),
             memory,
-            elastic: record
-                .elastic
-                .map(|bounds| ElasticView { bounds, decisions: record.decisions.clone() }),
+            elastic: record.elastic.map(|bounds| ElasticView { bounds, decisions: record.decisions.clone() }),
             attachments: record.spec.attachments.clone(),
             operation: operation.map(|operation| operation.id),
             warnings,
@@ -74,18 +82,33 @@ impl Agent {
         }
     }
 
+    /// Says which attachment lends the memory on a server, and how far away that is.
+    async fn name_attachments(&self, record: &VmRecord, memory: &mut VmMemory) {
+        for id in &record.spec.attachments {
+            let Ok(row) = self.ground.store.attachment(id).await else { continue };
+            let lends = |part: &&mut FarPart| part.server == row.entry.server && part.attachment.is_none();
+            if let Some(part) = memory.parts.iter_mut().find(lends) {
+                part.attachment = Some(id.clone());
+                part.class = Some(row.entry.class);
+            }
+        }
+    }
+
     pub(super) async fn host_view(&self) -> Result<HostView, Problem> {
         let store = &self.ground.store;
         let records = store.vm_list().await.map_err(from_store)?;
         let pids = records.iter().filter(|vm| vm.spec.local.is_some()).filter_map(|vm| vm.alive());
-        let pagers: Vec<TargetStats> =
-            join_all(pids.map(|process| self.ground.pagers.stats(process.pid))).await.into_iter().flatten().collect();
+        let pagers: Vec<TargetStats> = join_all(pids.map(|process| self.ground.pagers.stats(process.pid)))
+            .await
+            .into_iter()
+            .flatten()
+            .collect();
         let mut memory = host::memory();
         memory.pool = self.pool();
         memory.promised = Bytes(records.iter().map(|vm| vm.promised().0).sum());
         memory.local = Bytes(pagers.iter().map(|stats| stats.local.0).sum());
         memory.far = Bytes(pagers.iter().map(|stats| stats.far.0).sum());
-        let qemu = self.ground.machines.qemu();
+        let qemu = self.ground.machines.hypervisor().known();
         let attachments = store.attachment_list().await.map_err(from_store)?.len();
         Ok(HostView {
             name: host::name(),
@@ -96,8 +119,8 @@ impl Agent {
             numa: host::numa(),
             pressure: host::pressure(),
             power: Some(host::power().await),
-            accelerator: accelerator(&qemu.accelerator),
-            qemu: Some(qemu.capabilities.version_text()),
+            accelerator: qemu.map_or_else(unknown, |qemu| accelerator(&qemu.accelerator)),
+            qemu: qemu.map(|qemu| qemu.capabilities.version_text()),
             memory_servers: self.ground.config.memory_servers.clone(),
             vms: records.len() as u32,
             attachments: attachments as u32,
@@ -205,6 +228,12 @@ fn pager_view(record: &VmRecord, stats: Option<&TargetStats>, waits: bool) -> Op
         Some(stats) => Some(PagerView { pid: Some(stats.pager_pid), state: PagerState::Up }),
         None => waits.then_some(PagerView { pid: None, state: PagerState::Restarting }),
     }
+}
+
+/// Translation works everywhere; whether there is better is seen within seconds, if there is a QEMU.
+fn unknown() -> Accelerator {
+    let reason = "QEMU is still being looked at, or is missing: the agent's log says which".to_owned();
+    Accelerator { kind: AcceleratorKind::Tcg, reason }
 }
 
 fn accelerator(offered: &rackmem_qemu::Accelerator) -> Accelerator {

@@ -21,7 +21,11 @@ const RESTART_PATIENCE_S: u32 = 120;
 const BYTES_PER_MS: u64 = 500 << 10;
 
 impl Agent {
-    pub(super) async fn resize_plan(&self, name: &VmName, request: ResizeRequest) -> Result<ResizePlan, Problem> {
+    pub(super) async fn resize_plan(
+        &self,
+        name: &VmName,
+        request: ResizeRequest,
+    ) -> Result<ResizePlan, Problem> {
         let record = self.load(name).await?;
         let planned = self.plan(&record, request).await?;
         Ok(planned.view(name))
@@ -62,10 +66,17 @@ impl Agent {
                 Some((machine, _)) => machine.memory().await.map_err(|error| from_qemu(&error))?.usable(),
                 None => record.target,
             };
-            return Ok(Planned { plan: Plan { from, to: from, steps: Vec::new() }, local, wanted: None, warnings: vec![] });
+            return Ok(Planned {
+                plan: Plan { from, to: from, steps: Vec::new() },
+                local,
+                wanted: None,
+                warnings: vec![],
+            });
         };
         if record.domain.is_some() {
-            return Err(wrong_state(format!("'{name}' was started by somebody else: change its memory there")));
+            return Err(wrong_state(format!(
+                "'{name}' was started by somebody else: change its memory there"
+            )));
         }
         let (machine, _) = self.ground.machines.running(record).await?;
         let now = machine.memory().await.map_err(|error| from_qemu(&error))?;
@@ -79,7 +90,9 @@ impl Agent {
         let ballooned = now.balloon.map(|_| now.ballooned());
         // The balloon counts as used in the guest's numbers: with deflate-on-oom its kernel does not deduct it.
         let guest_used = guest.and_then(|guest| {
-            let used = guest.total?.0.checked_sub(guest.available?.0)?;
+            // A kernel's estimate of what is available deducts reserves that shrink with the guest; what is free it has.
+            let spare = guest.available.max(guest.free)?;
+            let used = guest.total?.0.checked_sub(spare.0)?;
             Some(Bytes(used.saturating_sub(ballooned.unwrap_or_default().0)))
         });
         let state = MemoryState { base: now.boot, hotplug, ballooned, guest_used };
@@ -91,12 +104,18 @@ impl Agent {
         let plan = resize::plan(&state, wanted, room).map_err(|refusal| refused(name, &refusal))?;
         let mut warnings = Vec::new();
         if guest_used.is_none() {
-            warnings.push("the guest does not say how much it uses: whether it can give memory is not known".to_owned());
+            warnings.push(
+                "the guest does not say how much it uses: whether it can give memory is not known".to_owned(),
+            );
         }
         Ok(Planned { plan, local, wanted: Some(wanted), warnings })
     }
 
-    fn plan_local(&self, record: &VmRecord, request: ResizeRequest) -> Result<Option<(Bytes, Bytes)>, Problem> {
+    fn plan_local(
+        &self,
+        record: &VmRecord,
+        request: ResizeRequest,
+    ) -> Result<Option<(Bytes, Bytes)>, Problem> {
         let Some(to) = request.local else { return Ok(None) };
         let Some(from) = record.spec.local else {
             return Err(wrong_state(format!(
@@ -156,11 +175,19 @@ impl Planned {
             cost: StepCost {
                 expected_ms: from.0.saturating_sub(to.0) / BYTES_PER_MS,
                 may_stop_short: false,
-                effect: "pages beyond the limit leave for the memory servers; the guest goes on meanwhile".to_owned(),
+                effect: "pages beyond the limit leave for the memory servers; the guest goes on meanwhile"
+                    .to_owned(),
             },
         });
         let steps = self.plan.steps.iter().map(view).chain(limit).collect();
-        ResizePlan { vm: name.clone(), from: self.plan.from, to: self.plan.to, steps, restart, warnings: self.warnings }
+        ResizePlan {
+            vm: name.clone(),
+            from: self.plan.from,
+            to: self.plan.to,
+            steps,
+            restart,
+            warnings: self.warnings,
+        }
     }
 }
 
@@ -196,8 +223,10 @@ fn view(step: &resize::Step) -> ResizeStep {
 
 fn refused(name: &VmName, refusal: &Refusal) -> Problem {
     let kind = match refusal {
-        Refusal::AboveMaximum { .. } | Refusal::FarFull { .. } | Refusal::HostFull { .. } => ProblemType::Capacity,
-        Refusal::BelowUse { .. } | Refusal::TooSmall { .. } => ProblemType::Invalid,
+        Refusal::FarFull { .. } | Refusal::HostFull { .. } => ProblemType::Capacity,
+        Refusal::AboveMaximum { .. } | Refusal::BelowUse { .. } | Refusal::TooSmall { .. } => {
+            ProblemType::Invalid
+        }
         Refusal::NoDevice => ProblemType::Unsupported,
     };
     Problem::new(kind, format!("'{name}' cannot be resized: {refusal}"))

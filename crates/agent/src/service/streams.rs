@@ -85,7 +85,9 @@ impl Agent {
         let record = self.load(name).await?;
         let (machine, process) = self.ground.machines.running(&record).await?;
         if record.spec.local.is_none() {
-            let detail = format!("'{name}' has no far memory, so no pager that sees accesses: it was made without --local");
+            let detail = format!(
+                "'{name}' has no far memory, so no pager that sees accesses: it was made without --local"
+            );
             return Err(wrong_state(detail));
         }
         let host = machine.host_address(query.address).await.map_err(|error| from_qemu(&error))?;

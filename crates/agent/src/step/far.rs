@@ -16,6 +16,9 @@ use crate::vm::VmRecord;
 /// A pager whose target has ended destroys its segments and ends; a server that does not answer holds it up so long.
 const PAGER_END_MAX: Duration = Duration::from_secs(15);
 
+/// What is above the local limit leaves at some GiB a second on a fast network; a large machine goes on with it afterwards.
+const LIMIT_MAX: Duration = Duration::from_secs(5);
+
 /// Between two looks at whether it has.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -23,7 +26,22 @@ pub(super) async fn attach(ground: &Ground, vm: &VmRecord) -> Result<Note, Probl
     let Some(far) = ground.far(vm).await? else { return Ok(None) };
     let process = vm.alive().ok_or_else(|| ended(vm))?;
     ground.pagers.attach(process.pid, far).await?;
-    Ok(None)
+    Ok(await_limit(ground, process.pid).await)
+}
+
+/// Waits until what is above the local limit has left; what that takes too long for is told.
+async fn await_limit(ground: &Ground, pid: u32) -> Note {
+    let begin = Instant::now();
+    loop {
+        let stats = ground.pagers.stats(pid).await?;
+        if stats.local <= stats.limit {
+            return None;
+        }
+        if begin.elapsed() > LIMIT_MAX {
+            return Some(format!("{} are still local, more than the limit of {}", stats.local, stats.limit));
+        }
+        sleep(LOOK_EVERY).await;
+    }
 }
 
 /// For a VM of ours the process ends next, and its pager with it. A foreign one goes on and gets its memory back.
@@ -57,10 +75,16 @@ pub(super) async fn await_end(ground: &Ground, vm: &VmRecord) -> Result<Note, Pr
 }
 
 pub(super) async fn limit(ground: &Ground, vm: &VmRecord, limit: Bytes) -> Result<Note, Problem> {
-    if let Some(process) = vm.alive() {
-        ground.pagers.limit_set(process.pid, limit).await?;
+    let mut note = None;
+    if let Some(process) = vm.alive()
+        && let Err(problem) = ground.pagers.limit_set(process.pid, limit).await
+    {
+        // A limit can be in force although not all that is above it could leave so far.
+        let in_force = ground.pagers.stats(process.pid).await.is_some_and(|stats| stats.limit == limit);
+        note = if in_force { Some(problem.detail) } else { return Err(problem) };
     }
-    change(ground, vm, |record| record.spec.local = Some(limit)).await
+    change(ground, vm, |record| record.spec.local = Some(limit)).await?;
+    Ok(note)
 }
 
 /// A VM that has attachments takes its far memory from their servers.
@@ -82,6 +106,9 @@ pub(super) async fn attachments(
 }
 
 fn ended(vm: &VmRecord) -> Problem {
-    let detail = format!("the process of '{}' has ended: 'rackmem vm log {0} --source qemu' has its last words", vm.name());
+    let detail = format!(
+        "the process of '{}' has ended: 'rackmem vm log {0} --source qemu' has its last words",
+        vm.name()
+    );
     Problem::new(ProblemType::Backend, detail)
 }

@@ -1,6 +1,5 @@
 //! Steps of a VM's life: it is started, paused, ended, and its files come and go.
 
-use std::fs;
 use std::time::Duration;
 
 use rackmem_api::Problem;
@@ -128,11 +127,10 @@ pub(super) async fn elastic(
 
 /// What QEMU said last, for a sentence.
 pub(crate) fn last_words(ground: &Ground, vm: &VmRecord) -> String {
-    let log = ground.machines.files(vm.name()).machine().ok().and_then(|files| fs::read_to_string(files.log()).ok());
-    let line = log.as_deref().and_then(|log| log.lines().map(str::trim).rfind(|line| !line.is_empty()));
-    line.map_or_else(
+    let files = ground.machines.files(vm.name()).machine().ok();
+    files.as_ref().and_then(process::last_words).map_or_else(
         || "QEMU has ended and said nothing".to_owned(),
-        |line| format!("QEMU has ended; its last words: {line}"),
+        |words| format!("QEMU has ended; its last words: {words}"),
     )
 }
 

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use rackmem_api::Problem;
 use rackmem_api::problem::ProblemType;
-use rackmem_qemu::memory::{MemoryState, Observed, VirtioMem, observe};
 use rackmem_qemu::Machine;
-use rackmem_qemu::command_line::VIRTIO_MEM_ID;
+use rackmem_qemu::command_line::{BALLOON_ID, VIRTIO_MEM_ID};
+use rackmem_qemu::memory::{MemoryState, Observed, VirtioMem, observe};
 use rackmem_types::Bytes;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::Note;
 use super::life::change;
@@ -19,8 +21,14 @@ use crate::vm::VmRecord;
 /// A guest onlines and offlines a block in milliseconds; under emulation, with both processors busy, in a second or two.
 const STALL: Duration = Duration::from_secs(10);
 
-/// A guest without a driver does not move at all; one that is booting needs this long to load it.
-const FIRST_MOVE: Duration = Duration::from_secs(20);
+/// Before it moves at all, a guest may have to finish something else with its memory, which takes longer.
+const FIRST_MOVE: Duration = Duration::from_secs(40);
+
+/// A guest that is booting gets this long to load a driver.
+const DRIVER: Duration = Duration::from_secs(20);
+
+/// Between two looks at whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) async fn take(ground: &Ground, vm: &VmRecord, step: Step) -> Result<Note, Problem> {
     let (machine, _) = ground.machines.running(vm).await?;
@@ -78,9 +86,8 @@ pub(super) async fn settle(ground: &Ground, vm: &VmRecord, wanted: Bytes) -> Res
     }
     let size = now.usable();
     let tolerance = now.virtio_mem.iter().map(|device| device.block.0).max().unwrap_or(0).max(BALLOON_UNIT.0);
-    Ok((size.0 > wanted.0 + tolerance || wanted.0 > size.0 + tolerance).then(|| {
-        format!("the guest has {size}, not {wanted}: it could not give or take the rest")
-    }))
+    Ok((size.0 > wanted.0 + tolerance || wanted.0 > size.0 + tolerance)
+        .then(|| format!("the guest has {size}, not {wanted}: it could not give or take the rest")))
 }
 
 pub(super) async fn unsettle(ground: &Ground, vm: &VmRecord, before: Bytes) -> Result<Note, Problem> {
@@ -89,17 +96,20 @@ pub(super) async fn unsettle(ground: &Ground, vm: &VmRecord, before: Bytes) -> R
 
 async fn balloon(machine: &dyn Machine, held: Bytes) -> Result<Note, Problem> {
     let before = state(machine).await?;
-    if before.balloon.is_none() {
-        return Err(no_driver("balloon", "virtio_balloon"));
-    }
+    await_driver(machine, BALLOON_ID, "virtio_balloon").await?;
     let wanted = left_by(&before, held);
     machine.balloon_to(wanted).await.map_err(|error| from_qemu(&error))?;
     let start = before.balloon;
-    let reached = |state: &MemoryState| state.balloon.is_some_and(|left| left.0.abs_diff(wanted.0) < BALLOON_UNIT.0);
+    let reached =
+        |state: &MemoryState| state.balloon.is_some_and(|left| left.0.abs_diff(wanted.0) < BALLOON_UNIT.0);
     match follow(machine, move |state| state.balloon != start, reached).await? {
         Followed::Reached => Ok(None),
-        Followed::Stalled(state) if state.balloon == start => Err(no_driver("balloon", "virtio_balloon")),
         Followed::Stalled(state) => {
+            // It would go on trying, and so take by surprise what the guest has come to need.
+            machine
+                .balloon_to(left_by(&state, state.ballooned()))
+                .await
+                .map_err(|error| from_qemu(&error))?;
             let got = state.ballooned();
             Ok(Some(format!("the balloon holds {got}, not {held}: the guest needs the rest")))
         }
@@ -107,13 +117,24 @@ async fn balloon(machine: &dyn Machine, held: Bytes) -> Result<Note, Problem> {
 }
 
 async fn plug(machine: &dyn Machine, to: Bytes) -> Result<Note, Problem> {
+    await_driver(machine, VIRTIO_MEM_ID, "virtio_mem").await?;
     let before = device(&state(machine).await?)?.plugged;
     request(machine, to).await?;
-    match follow(machine, move |state| plugged(state) != Some(before), move |state| plugged(state) == Some(to)).await? {
+    match follow(
+        machine,
+        move |state| plugged(state) != Some(before),
+        move |state| plugged(state) == Some(to),
+    )
+    .await?
+    {
         Followed::Reached => Ok(None),
         Followed::Stalled(state) if plugged(&state) == Some(before) && before != to => {
             request(machine, before).await?;
-            Err(no_driver("virtio-mem device", "virtio_mem"))
+            let detail = format!(
+                "the guest has plugged nothing within {} s: it is stuck, or out of memory for what plugging takes",
+                FIRST_MOVE.as_secs()
+            );
+            Err(Problem::new(ProblemType::Backend, detail))
         }
         Followed::Stalled(state) => {
             let got = plugged(&state).unwrap_or_default();
@@ -125,13 +146,23 @@ async fn plug(machine: &dyn Machine, to: Bytes) -> Result<Note, Problem> {
 async fn unplug(machine: &dyn Machine, to: Bytes) -> Result<Note, Problem> {
     let before = device(&state(machine).await?)?.plugged;
     request(machine, to).await?;
-    match follow(machine, move |state| plugged(state) != Some(before), move |state| plugged(state) == Some(to)).await? {
+    match follow(
+        machine,
+        move |state| plugged(state) != Some(before),
+        move |state| plugged(state) == Some(to),
+    )
+    .await?
+    {
         Followed::Reached => Ok(None),
         Followed::Stalled(state) => {
             let kept = plugged(&state).unwrap_or_default();
             // The guest would go on trying, and so unplug by surprise what it has been left with.
             request(machine, kept).await?;
-            Ok(Some(format!("the guest gave back {} of {}", Bytes(before.0 - kept.0.min(before.0)), Bytes(before.0 - to.0.min(before.0)))))
+            Ok(Some(format!(
+                "the guest gave back {} of {}",
+                Bytes(before.0 - kept.0.min(before.0)),
+                Bytes(before.0 - to.0.min(before.0))
+            )))
         }
     }
 }
@@ -160,6 +191,30 @@ async fn follow(
     })
 }
 
+/// Waits until the guest's driver of a device says that it is there. Where QEMU cannot tell, the guest's moves will.
+async fn await_driver(machine: &dyn Machine, id: &str, module: &str) -> Result<(), Problem> {
+    let begin = Instant::now();
+    while has_driver(machine, id).await == Some(false) {
+        if begin.elapsed() > DRIVER {
+            return Err(no_driver(id, module));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+async fn has_driver(machine: &dyn Machine, id: &str) -> Option<bool> {
+    let path = format!("/machine/peripheral/{id}/virtio-backend");
+    let told = machine.execute("x-query-virtio-status", json!({ "path": path })).await.ok()?;
+    let statuses = told["status"]["statuses"].as_array()?;
+    Some(
+        statuses
+            .iter()
+            .filter_map(Value::as_str)
+            .any(|status| status.starts_with("VIRTIO_CONFIG_S_DRIVER_OK")),
+    )
+}
+
 async fn state(machine: &dyn Machine) -> Result<MemoryState, Problem> {
     machine.memory().await.map_err(|error| from_qemu(&error))
 }
@@ -169,7 +224,7 @@ async fn request(machine: &dyn Machine, size: Bytes) -> Result<(), Problem> {
 }
 
 fn device(state: &MemoryState) -> Result<&VirtioMem, Problem> {
-    state.virtio_mem_of(VIRTIO_MEM_ID).ok_or_else(|| no_driver("virtio-mem device", "virtio_mem"))
+    state.virtio_mem_of(VIRTIO_MEM_ID).ok_or_else(|| no_driver(VIRTIO_MEM_ID, "virtio_mem"))
 }
 
 fn plugged(state: &MemoryState) -> Option<Bytes> {
@@ -183,7 +238,7 @@ fn left_by(state: &MemoryState, held: Bytes) -> Bytes {
 
 fn no_driver(device: &str, module: &str) -> Problem {
     let detail = format!(
-        "the guest does not serve its {device}: it is still booting, or its kernel lacks the driver {module} ('modprobe {module}' in the guest)"
+        "the guest does not serve its device {device}: it is still booting, or its kernel lacks the driver {module} ('modprobe {module}' in the guest)"
     );
     Problem::new(ProblemType::Backend, detail)
 }

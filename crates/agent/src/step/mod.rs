@@ -23,23 +23,23 @@ use crate::store::Effect;
 
 /// What an operation does.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Work {
+pub(crate) struct Work {
     /// The VM that it changes, if it changes one.
-    pub vm: Option<VmName>,
+    pub(crate) vm: Option<VmName>,
     /// In this order.
-    pub steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
     /// What becomes of what is done if a step fails.
-    pub on_failure: OnFailure,
+    pub(crate) on_failure: OnFailure,
     /// What comes true when all steps are done.
-    pub when_done: Vec<Effect>,
+    pub(crate) when_done: Vec<Effect>,
     /// What comes true when the operation has failed or was cancelled.
-    pub when_undone: Vec<Effect>,
+    pub(crate) when_undone: Vec<Effect>,
 }
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Step {
+pub(crate) enum Step {
     /// The VM's directory is made.
     PrepareFiles,
     /// QEMU is started, its virtual CPUs standing still.
@@ -109,13 +109,13 @@ pub(crate) type Note = Option<String>;
 
 impl Step {
     /// Whether a cancel may end it half way. What it leaves is found when it is taken back.
-    pub fn is_interruptible(&self) -> bool {
+    pub(crate) fn is_interruptible(&self) -> bool {
         // A pager that is being started cannot be told from the outside to stop.
         !matches!(self, Self::AttachFar | Self::BringHome | Self::StartQemu)
     }
 
     /// Does it.
-    pub async fn take(&self, ground: &Arc<Ground>, vm: Option<&VmName>) -> Result<Note, Problem> {
+    pub(crate) async fn take(&self, ground: &Arc<Ground>, vm: Option<&VmName>) -> Result<Note, Problem> {
         if let Self::Greet(server) = self {
             return crate::servers::free(server).await.map(|_| None);
         }
@@ -142,7 +142,7 @@ impl Step {
     }
 
     /// Takes it back, whether or not it was done.
-    pub async fn undo(&self, ground: &Arc<Ground>, vm: Option<&VmName>) -> Result<(), Problem> {
+    pub(crate) async fn undo(&self, ground: &Arc<Ground>, vm: Option<&VmName>) -> Result<(), Problem> {
         if matches!(self, Self::Greet(_) | Self::AwaitPager | Self::RemoveFiles) {
             return Ok(());
         }

@@ -1,9 +1,11 @@
 //! How a changing request becomes an operation: the key, the generation, the operation and what comes true with it at
 //! once are one transaction, so that no older request slips in between and none is done twice.
 
-use rackmem_api::problem::ProblemType;
 use rackmem_api::agent::Attachment;
-use rackmem_api::{AttachmentId, Change, Generation, Operation, OperationId, OperationState, Problem, VmName};
+use rackmem_api::problem::ProblemType;
+use rackmem_api::{
+    AttachmentId, Change, Generation, Operation, OperationId, OperationState, Problem, VmName,
+};
 use serde::{Deserialize, Serialize};
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
@@ -13,21 +15,21 @@ use crate::vm::VmRecord;
 
 /// An operation to be accepted.
 #[derive(Clone, Debug)]
-pub struct NewOperation {
+pub(crate) struct NewOperation {
     /// Its identity.
-    pub id: OperationId,
+    pub(crate) id: OperationId,
     /// Its kind, for example `vm.create`.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// What it changes.
-    pub target: String,
+    pub(crate) target: String,
     /// What is to be done, as JSON.
-    pub work: String,
+    pub(crate) work: String,
 }
 
 /// A row that changes together with an operation's beginning or end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Effect {
+pub(crate) enum Effect {
     /// A new VM. Refused if its name is taken.
     VmInsert(Box<VmRecord>),
     /// There is no such VM any more; its attachments belong to nobody.
@@ -43,7 +45,7 @@ pub enum Effect {
 impl Store {
     /// Accepts an operation, or answers the one that the same request started before. The flag says which: only a new
     /// one has to be carried out.
-    pub async fn accept(
+    pub(crate) async fn accept(
         &self,
         change: &Change,
         new: NewOperation,
@@ -79,11 +81,19 @@ impl Store {
         Ok((operation, true))
     }
 
-    /// Judges a change that is no operation of its own.
-    pub async fn admit(&self, change: &Change) -> Result<(), StoreError> {
+    /// Judges a change before anything else is: the operation that the same request began before, or else its generation,
+    /// which is remembered even if what is asked for is refused afterwards.
+    pub(crate) async fn admit(&self, change: &Change) -> Result<Option<Operation>, StoreError> {
         let mut transaction = self.begin().await?;
+        if let Some(key) = &change.key
+            && let Some((fingerprint, operation)) = Row::by_key(&mut transaction, &key.key).await?
+        {
+            key.same_request(fingerprint)?;
+            return Ok(Some(operation));
+        }
         generation_admit(&mut transaction, change.generation).await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        Ok(None)
     }
 }
 
@@ -102,7 +112,8 @@ async fn refuse_busy(connection: &mut SqliteConnection, target: &str) -> Result<
             .fetch_optional(connection)
             .await?;
     running.map_or(Ok(()), |(kind, id)| {
-        let detail = format!("'{target}' is being changed by operation {id} ({kind}): wait for it, or cancel it");
+        let detail =
+            format!("'{target}' is being changed by operation {id} ({kind}): wait for it, or cancel it");
         Err(Problem::new(ProblemType::Busy, detail).retry_after(1).into())
     })
 }

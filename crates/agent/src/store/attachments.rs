@@ -9,13 +9,13 @@ use super::{Store, StoreError, from_json, now_ms, to_json, to_sql};
 
 /// An attachment and whose it is.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AttachmentRow {
+pub(crate) struct AttachmentRow {
     /// The entry.
-    pub entry: Attachment,
+    pub(crate) entry: Attachment,
     /// The VM that it belongs to.
-    pub vm: Option<VmName>,
+    pub(crate) vm: Option<VmName>,
     /// When it was made.
-    pub created_ms: u64,
+    pub(crate) created_ms: u64,
 }
 
 #[derive(FromRow)]
@@ -34,7 +34,7 @@ impl Row {
 
 impl Store {
     /// All attachments, by address.
-    pub async fn attachment_list(&self) -> Result<Vec<AttachmentRow>, StoreError> {
+    pub(crate) async fn attachment_list(&self) -> Result<Vec<AttachmentRow>, StoreError> {
         let rows: Vec<Row> =
             sqlx::query_as("SELECT entry, vm, created_ms FROM attachments").fetch_all(&self.readers).await?;
         let mut rows = rows.into_iter().map(Row::read).collect::<Result<Vec<_>, _>>()?;
@@ -43,7 +43,7 @@ impl Store {
     }
 
     /// One attachment; a problem if there is none of that name.
-    pub async fn attachment(&self, id: &AttachmentId) -> Result<AttachmentRow, StoreError> {
+    pub(crate) async fn attachment(&self, id: &AttachmentId) -> Result<AttachmentRow, StoreError> {
         let row: Option<Row> = sqlx::query_as("SELECT entry, vm, created_ms FROM attachments WHERE id = ?")
             .bind(id.as_str())
             .fetch_optional(&self.readers)
@@ -52,11 +52,9 @@ impl Store {
     }
 }
 
-pub(super) async fn insert(
-    connection: &mut SqliteConnection,
-    entry: &Attachment,
-) -> Result<(), StoreError> {
-    let rows: Vec<String> = sqlx::query_scalar("SELECT entry FROM attachments").fetch_all(&mut *connection).await?;
+pub(super) async fn insert(connection: &mut SqliteConnection, entry: &Attachment) -> Result<(), StoreError> {
+    let rows: Vec<String> =
+        sqlx::query_scalar("SELECT entry FROM attachments").fetch_all(&mut *connection).await?;
     for row in &rows {
         let there: Attachment = from_json(row)?;
         if there == *entry {
@@ -64,7 +62,8 @@ pub(super) async fn insert(
             return Ok(());
         }
         if there.id == entry.id {
-            let detail = format!("there is an attachment '{}' already, with other numbers: remove it first", entry.id);
+            let detail =
+                format!("there is an attachment '{}' already, with other numbers: remove it first", entry.id);
             return Err(Problem::new(ProblemType::Exists, detail).into());
         }
         if there.overlaps(entry) {

@@ -23,7 +23,12 @@ struct Row {
 
 impl Store {
     /// Notes that something happened.
-    pub async fn event_add(&self, kind: &str, target: &str, detail: &str) -> Result<Event, StoreError> {
+    pub(crate) async fn event_add(
+        &self,
+        kind: &str,
+        target: &str,
+        detail: &str,
+    ) -> Result<Event, StoreError> {
         let mut transaction = self.begin().await?;
         let event = add(&mut transaction, kind, target, detail, None).await?;
         transaction.commit().await?;
@@ -31,7 +36,7 @@ impl Store {
     }
 
     /// The events behind `after`, oldest first, some at a time.
-    pub async fn events_after(&self, after: EventId) -> Result<Vec<Event>, StoreError> {
+    pub(crate) async fn events_after(&self, after: EventId) -> Result<Vec<Event>, StoreError> {
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT id, at_ms, kind, target, detail, operation FROM events WHERE id > ? ORDER BY id LIMIT ?",
         )
@@ -43,7 +48,7 @@ impl Store {
     }
 
     /// The oldest and the newest event that are kept; zeros if there is none.
-    pub async fn event_range(&self) -> Result<(EventId, EventId), StoreError> {
+    pub(crate) async fn event_range(&self) -> Result<(EventId, EventId), StoreError> {
         let (oldest, newest): (i64, i64) =
             sqlx::query_as("SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM events")
                 .fetch_one(&self.readers)
@@ -52,7 +57,7 @@ impl Store {
     }
 
     /// Forgets the oldest events beyond what is kept.
-    pub async fn events_trim(&self) -> Result<(), StoreError> {
+    pub(crate) async fn events_trim(&self) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM events WHERE id <= (SELECT MAX(id) FROM events) - ?")
             .bind(EVENTS_MAX)
             .execute(&self.writer)
@@ -82,14 +87,15 @@ pub(super) async fn add(
     operation: Option<&Operation>,
 ) -> Result<Event, StoreError> {
     let at_ms = now_ms();
-    let added = sqlx::query("INSERT INTO events (at_ms, kind, target, detail, operation) VALUES (?, ?, ?, ?, ?)")
-        .bind(to_sql(at_ms))
-        .bind(kind)
-        .bind(target)
-        .bind(detail)
-        .bind(operation.map(to_json).transpose()?)
-        .execute(connection)
-        .await?;
+    let added =
+        sqlx::query("INSERT INTO events (at_ms, kind, target, detail, operation) VALUES (?, ?, ?, ?, ?)")
+            .bind(to_sql(at_ms))
+            .bind(kind)
+            .bind(target)
+            .bind(detail)
+            .bind(operation.map(to_json).transpose()?)
+            .execute(connection)
+            .await?;
     Ok(Event {
         id: added.last_insert_rowid().cast_unsigned(),
         at_ms,

@@ -76,7 +76,7 @@ impl From<Problem> for StoreError {
 
 /// The store of one agent.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub(crate) struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
     /// Held as long as the store is: no second agent.
@@ -85,7 +85,7 @@ pub struct Store {
 
 impl Store {
     /// Opens the store in `directory`, and makes it where it is missing.
-    pub async fn open(directory: &Path) -> Result<Self, StoreError> {
+    pub(crate) async fn open(directory: &Path) -> Result<Self, StoreError> {
         let lock = lock(directory)?;
         let path = directory.join("agent.db");
         let options = SqliteConnectOptions::new()
@@ -104,8 +104,9 @@ impl Store {
     }
 
     /// The highest generation seen.
-    pub async fn generation(&self) -> Result<Generation, StoreError> {
-        let highest: i64 = sqlx::query_scalar("SELECT highest FROM generation").fetch_one(&self.readers).await?;
+    pub(crate) async fn generation(&self) -> Result<Generation, StoreError> {
+        let highest: i64 =
+            sqlx::query_scalar("SELECT highest FROM generation").fetch_one(&self.readers).await?;
         Ok(Generation(highest.cast_unsigned()))
     }
 

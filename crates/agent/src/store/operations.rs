@@ -13,40 +13,43 @@ const KEPT_MS: u64 = idempotency::KEPT.as_millis() as u64;
 
 /// An operation that has not ended, with what is needed to carry it on.
 #[derive(Clone, Debug)]
-pub struct OpenOperation {
+pub(crate) struct OpenOperation {
     /// As it is seen from outside.
-    pub operation: Operation,
+    pub(crate) operation: Operation,
     /// What is to be done, as JSON.
-    pub work: String,
+    pub(crate) work: String,
     /// What has happened.
-    pub records: Vec<Record>,
+    pub(crate) records: Vec<Record>,
 }
 
 /// How far an operation is, for those who look.
 #[derive(Clone, Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// The step, as a phrase.
-    pub step: String,
+    pub(crate) step: String,
     /// From 0 to 1.
-    pub progress: f64,
+    pub(crate) progress: f64,
 }
 
 /// How an operation ended.
 #[derive(Clone, Debug)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// Any but running.
-    pub state: OperationState,
+    pub(crate) state: OperationState,
     /// Why it failed.
-    pub error: Option<Problem>,
+    pub(crate) error: Option<Problem>,
     /// What is to be known of a success.
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
     /// What comes true with it.
-    pub effects: Vec<Effect>,
+    pub(crate) effects: Vec<Effect>,
 }
 
 impl Store {
     /// Operations, newest first.
-    pub async fn operation_list(&self, filter: &OperationFilter) -> Result<Vec<Operation>, StoreError> {
+    pub(crate) async fn operation_list(
+        &self,
+        filter: &OperationFilter,
+    ) -> Result<Vec<Operation>, StoreError> {
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT * FROM operations WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR target = ?2)
              ORDER BY created_ms DESC, id DESC LIMIT ?3",
@@ -60,7 +63,7 @@ impl Store {
     }
 
     /// One operation; a problem if there is none.
-    pub async fn operation(&self, id: OperationId) -> Result<Operation, StoreError> {
+    pub(crate) async fn operation(&self, id: OperationId) -> Result<Operation, StoreError> {
         let row: Option<Row> = sqlx::query_as("SELECT * FROM operations WHERE id = ?")
             .bind(id.to_string())
             .fetch_optional(&self.readers)
@@ -69,16 +72,17 @@ impl Store {
     }
 
     /// The operation that changes `target` now.
-    pub async fn operation_running(&self, target: &str) -> Result<Option<Operation>, StoreError> {
-        let row: Option<Row> = sqlx::query_as("SELECT * FROM operations WHERE target = ? AND state = 'running'")
-            .bind(target)
-            .fetch_optional(&self.readers)
-            .await?;
+    pub(crate) async fn operation_running(&self, target: &str) -> Result<Option<Operation>, StoreError> {
+        let row: Option<Row> =
+            sqlx::query_as("SELECT * FROM operations WHERE target = ? AND state = 'running'")
+                .bind(target)
+                .fetch_optional(&self.readers)
+                .await?;
         row.map(Row::read).transpose()
     }
 
     /// All operations that have not ended: what an agent finds when it starts.
-    pub async fn operations_open(&self) -> Result<Vec<OpenOperation>, StoreError> {
+    pub(crate) async fn operations_open(&self) -> Result<Vec<OpenOperation>, StoreError> {
         let rows: Vec<Row> =
             sqlx::query_as("SELECT * FROM operations WHERE state = 'running' ORDER BY created_ms")
                 .fetch_all(&self.readers)
@@ -97,7 +101,7 @@ impl Store {
     }
 
     /// Writes a record of an operation's journal, and how far the operation is.
-    pub async fn operation_record(
+    pub(crate) async fn operation_record(
         &self,
         id: OperationId,
         record: &Record,
@@ -128,17 +132,18 @@ impl Store {
             Record::Undone { .. } => format!("{}: undone", progress.step),
         };
         let target = &operation.target;
-        let event = events::add(&mut transaction, "operation.step", target, &detail, Some(&operation)).await?;
+        let event =
+            events::add(&mut transaction, "operation.step", target, &detail, Some(&operation)).await?;
         transaction.commit().await?;
         Ok(event)
     }
 
     /// Writes an operation's end and makes what comes with it true.
-    pub async fn operation_end(&self, id: OperationId, ending: &Ending) -> Result<Event, StoreError> {
+    pub(crate) async fn operation_end(&self, id: OperationId, ending: &Ending) -> Result<Event, StoreError> {
         let mut transaction = self.begin().await?;
         sqlx::query(
-            "UPDATE operations SET state = ?, error = ?, note = ?, updated_ms = ?,
-             progress = CASE ?1 WHEN 'done' THEN 1.0 ELSE progress END WHERE id = ?",
+            "UPDATE operations SET state = ?1, error = ?2, note = ?3, updated_ms = ?4,
+             progress = CASE ?1 WHEN 'done' THEN 1.0 ELSE progress END WHERE id = ?5",
         )
         .bind(word(ending.state))
         .bind(ending.error.as_ref().map(to_json).transpose()?)
@@ -162,7 +167,7 @@ impl Store {
     }
 
     /// Forgets operations that ended long ago.
-    pub async fn operations_trim(&self) -> Result<(), StoreError> {
+    pub(crate) async fn operations_trim(&self) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM operations WHERE state <> 'running' AND updated_ms < ?")
             .bind(to_sql(now_ms().saturating_sub(KEPT_MS)))
             .execute(&self.writer)

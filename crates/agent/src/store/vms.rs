@@ -9,14 +9,14 @@ use crate::vm::VmRecord;
 
 impl Store {
     /// All VMs, by name.
-    pub async fn vm_list(&self) -> Result<Vec<VmRecord>, StoreError> {
+    pub(crate) async fn vm_list(&self) -> Result<Vec<VmRecord>, StoreError> {
         let rows: Vec<String> =
             sqlx::query_scalar("SELECT record FROM vms ORDER BY name").fetch_all(&self.readers).await?;
         rows.iter().map(|row| from_json(row)).collect()
     }
 
     /// One VM; a problem if there is none of that name.
-    pub async fn vm(&self, name: &VmName) -> Result<VmRecord, StoreError> {
+    pub(crate) async fn vm(&self, name: &VmName) -> Result<VmRecord, StoreError> {
         let row: Option<String> = sqlx::query_scalar("SELECT record FROM vms WHERE name = ?")
             .bind(name.as_str())
             .fetch_optional(&self.readers)
@@ -25,7 +25,7 @@ impl Store {
     }
 
     /// Changes a VM's record, as it is at this moment. Nothing happens if it is gone.
-    pub async fn vm_change(
+    pub(crate) async fn vm_change(
         &self,
         name: &VmName,
         change: impl FnOnce(&mut VmRecord) + Send,
@@ -44,7 +44,7 @@ impl Store {
     }
 
     /// Forgets a VM that has ended by itself.
-    pub async fn vm_remove(&self, name: &VmName) -> Result<(), StoreError> {
+    pub(crate) async fn vm_remove(&self, name: &VmName) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         remove(&mut transaction, name).await?;
         Ok(transaction.commit().await?)
@@ -61,7 +61,8 @@ pub(super) async fn insert(connection: &mut SqliteConnection, vm: &VmRecord) -> 
     if inserted.rows_affected() > 0 {
         return Ok(());
     }
-    let detail = format!("there is a virtual machine '{name}' already: choose another name, or delete that one first");
+    let detail =
+        format!("there is a virtual machine '{name}' already: choose another name, or delete that one first");
     Err(Problem::new(ProblemType::Exists, detail).into())
 }
 

@@ -10,33 +10,33 @@ use rackmem_qemu::{MachineFiles, QemuError};
 
 /// The files of one VM.
 #[derive(Clone, Debug)]
-pub struct VmFiles {
+pub(crate) struct VmFiles {
     directory: PathBuf,
 }
 
 impl VmFiles {
     /// Of the VM `name`, below `state`, which is absolute.
-    pub fn new(state: &Path, name: &VmName) -> Self {
+    pub(crate) fn new(state: &Path, name: &VmName) -> Self {
         Self { directory: state.join("vms").join(name.as_str()) }
     }
 
     /// The directory.
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// QEMU's sockets and logs.
-    pub fn machine(&self) -> Result<MachineFiles, QemuError> {
+    pub(crate) fn machine(&self) -> Result<MachineFiles, QemuError> {
         MachineFiles::new(&self.directory)
     }
 
     /// Makes the directory, for this user alone.
-    pub fn make(&self) -> io::Result<()> {
+    pub(crate) fn make(&self) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)
     }
 
     /// Removes all of it. It is no error if there is nothing.
-    pub fn remove(&self) -> io::Result<()> {
+    pub(crate) fn remove(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

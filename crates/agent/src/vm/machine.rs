@@ -20,13 +20,17 @@ pub(crate) fn machine_config(
     let kernel = boot.kernel.clone().map(|image| Kernel {
         image,
         initrd: boot.initrd.clone(),
-        command_line: [COMMAND_LINE, boot.append.as_deref().unwrap_or_default()].join(" ").trim_end().to_owned(),
+        command_line: [COMMAND_LINE, boot.append.as_deref().unwrap_or_default()]
+            .join(" ")
+            .trim_end()
+            .to_owned(),
     });
     if boot.disks.len() > 1 {
         let detail = "a machine has one disk here: give one, and attach others from inside the guest";
         return Err(Problem::new(ProblemType::Unsupported, detail));
     }
-    let disk = boot.disks.first().zip(image).map(|(path, image)| Disk { path: path.clone(), format: image.format });
+    let disk =
+        boot.disks.first().zip(image).map(|(path, image)| Disk { path: path.clone(), format: image.format });
     let memory_max = spec.memory_max.unwrap_or(spec.memory);
     let grows = memory_max > spec.memory;
     Ok(MachineConfig {

@@ -14,33 +14,33 @@ const DECISIONS_MAX: usize = 20;
 
 /// A VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VmRecord {
+pub(crate) struct VmRecord {
     /// As it was asked for, with what has been changed since.
-    pub spec: VmSpec,
+    pub(crate) spec: VmSpec,
     /// What its user wants it to do.
-    pub wanted: Wanted,
+    pub(crate) wanted: Wanted,
     /// Its process, since it was started last.
-    pub process: Option<ProcessIdentity>,
+    pub(crate) process: Option<ProcessIdentity>,
     /// Set for a VM that somebody else started.
-    pub domain: Option<Domain>,
+    pub(crate) domain: Option<Domain>,
     /// The size that was asked for last.
-    pub target: Bytes,
+    pub(crate) target: Bytes,
     /// Between which sizes it follows its guest.
-    pub elastic: Option<ElasticBounds>,
+    pub(crate) elastic: Option<ElasticBounds>,
     /// What was decided for it, newest last.
-    pub decisions: Vec<ElasticDecision>,
+    pub(crate) decisions: Vec<ElasticDecision>,
     /// Why it ended although it was to run.
-    pub failure: Option<String>,
+    pub(crate) failure: Option<String>,
     /// When it was made.
-    pub created_ms: u64,
+    pub(crate) created_ms: u64,
     /// When it was started last.
-    pub started_ms: Option<u64>,
+    pub(crate) started_ms: Option<u64>,
 }
 
 /// What a VM is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Wanted {
+pub(crate) enum Wanted {
     /// Run.
     Running,
     /// Stand still.
@@ -51,16 +51,16 @@ pub enum Wanted {
 
 /// A VM that somebody else started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Domain {
+pub(crate) struct Domain {
     /// libvirt's name, where libvirt has it.
-    pub libvirt: Option<String>,
+    pub(crate) libvirt: Option<String>,
     /// Its QMP socket, where it has one that can be reached.
-    pub qmp: Option<PathBuf>,
+    pub(crate) qmp: Option<PathBuf>,
 }
 
 impl VmRecord {
     /// A VM that is not there yet.
-    pub fn new(spec: VmSpec, created_ms: u64) -> Self {
+    pub(crate) fn new(spec: VmSpec, created_ms: u64) -> Self {
         Self {
             target: spec.memory,
             spec,
@@ -76,22 +76,22 @@ impl VmRecord {
     }
 
     /// Its name.
-    pub fn name(&self) -> &VmName {
+    pub(crate) fn name(&self) -> &VmName {
         &self.spec.name
     }
 
     /// Its process, if that still runs.
-    pub fn alive(&self) -> Option<ProcessIdentity> {
+    pub(crate) fn alive(&self) -> Option<ProcessIdentity> {
         self.process.filter(ProcessIdentity::is_alive)
     }
 
     /// To which it can grow.
-    pub fn memory_max(&self) -> Bytes {
+    pub(crate) fn memory_max(&self) -> Bytes {
         self.spec.memory_max.unwrap_or(self.spec.memory).max(self.spec.memory)
     }
 
     /// The memory servers of its far memory: its own, or the agent's; none if all of it is local.
-    pub fn memory_servers<'a>(&'a self, agents: &'a [ServerAddress]) -> &'a [ServerAddress] {
+    pub(crate) fn memory_servers<'a>(&'a self, agents: &'a [ServerAddress]) -> &'a [ServerAddress] {
         match self.spec.local {
             None => &[],
             Some(_) if self.spec.memory_servers.is_empty() => agents,
@@ -100,12 +100,12 @@ impl VmRecord {
     }
 
     /// How much of this machine's RAM it is promised.
-    pub fn promised(&self) -> Bytes {
+    pub(crate) fn promised(&self) -> Bytes {
         self.spec.local.unwrap_or_else(|| self.memory_max())
     }
 
     /// Notes a decision, and forgets the oldest beyond what is kept.
-    pub fn decided(&mut self, decision: ElasticDecision) {
+    pub(crate) fn decided(&mut self, decision: ElasticDecision) {
         self.decisions.push(decision);
         let excess = self.decisions.len().saturating_sub(DECISIONS_MAX);
         self.decisions.drain(..excess);

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::name::{AttachmentId, VmName};
+use crate::problem::{Problem, ProblemType};
 use crate::schema::{BytesSchema, ServerAddressSchema};
 
 /// Kinds of the agent's operations.
@@ -50,6 +51,30 @@ pub struct StopRequest {
     pub timeout_s: Option<u32>,
 }
 
+/// Seconds that a guest gets to shut down when no time is given.
+const STOP_DEFAULT_S: u32 = 60;
+
+/// Longest time that a guest gets to shut down: who waits for longer has forgotten about it.
+const STOP_MAX_S: u32 = 3600;
+
+impl StopRequest {
+    /// Whether the time is one that a guest may get.
+    pub fn check(&self) -> Result<(), Problem> {
+        match self.timeout_s {
+            Some(timeout) if timeout > STOP_MAX_S => {
+                let detail = format!("timeout_s {timeout} is too long: give at most {STOP_MAX_S}");
+                Err(Problem::new(ProblemType::Invalid, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Seconds that the guest gets.
+    pub fn timeout_s(&self) -> u32 {
+        self.timeout_s.unwrap_or(STOP_DEFAULT_S)
+    }
+}
+
 /// Far memory for a domain that somebody else started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -90,9 +115,20 @@ const LOG_BYTES_DEFAULT: u32 = 64 << 10;
 const LOG_BYTES_MAX: u32 = 1 << 20;
 
 impl LogQuery {
+    /// Whether so much may be asked for at one time.
+    pub fn check(&self) -> Result<(), Problem> {
+        match self.tail {
+            Some(tail) if tail > LOG_BYTES_MAX => {
+                let detail = format!("tail {tail} is too much for one answer: give at most {LOG_BYTES_MAX}");
+                Err(Problem::new(ProblemType::Malformed, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// How many bytes from the end.
     pub fn tail_bytes(&self) -> usize {
-        self.tail.unwrap_or(LOG_BYTES_DEFAULT).min(LOG_BYTES_MAX) as usize
+        self.tail.unwrap_or(LOG_BYTES_DEFAULT) as usize
     }
 }
 

@@ -255,13 +255,14 @@ mod tests {
     #[test]
     fn machines_that_make_no_sense_are_refused_with_the_reason() {
         let good = r#"{"name":"a","memory":1073741824,"boot":{"kernel":"/k"}}"#;
-        let check = |change: fn(&mut VmSpec)| {
+        type Spoil = fn(&mut VmSpec);
+        let check = |change: Spoil| {
             let mut spec: VmSpec = serde_json::from_str(good).unwrap();
             change(&mut spec);
             spec.check().map_err(|problem| problem.detail)
         };
         assert_eq!(check(|_| {}), Ok(()));
-        let bad: [(fn(&mut VmSpec), &str); 7] = [
+        let bad: [(Spoil, &str); 7] = [
             (|spec| spec.memory = Bytes(4096), "too little"),
             (|spec| spec.memory = Bytes(u64::MAX), "no machine"),
             (|spec| spec.memory_max = Some(Bytes(1 << 29)), "memory_max"),

@@ -143,7 +143,7 @@ fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failure
     if holds { Ok(()) } else { Err(otherwise()) }
 }
 
-fn told(error: ApiError) -> Failure {
+fn told(error: impl std::fmt::Display) -> Failure {
     error.to_string()
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -88,8 +88,8 @@ fn open_tcp(address: SocketAddr, guarded: bool) -> Result<Listener, ApiError> {
 fn open_unix(path: &Path) -> Result<Listener, ApiError> {
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => return Err(ApiError::SocketInUse(path.to_owned())),
-        // Left behind by a server that was killed; the rename below replaces it.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        // Left behind by a server that was killed; the rename below replaces it. A file that is no socket is not ours.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(reason) => return Err(ApiError::Listen { place: path.display().to_string(), reason }),
     }
@@ -104,6 +104,10 @@ fn open_unix(path: &Path) -> Result<Listener, ApiError> {
         Ok(Listener::Unix(listener, path.to_owned()))
     };
     open().map_err(|reason| ApiError::Listen { place: format!("unix:{}", path.display()), reason })
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 impl Listener {
@@ -167,7 +171,8 @@ mod tests {
         // What a killed server leaves is taken over; what is no socket is left alone.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         drop(open_unix(&path).unwrap());
-        std::fs::write(&path, "").unwrap();
-        assert!(open_unix(&path).is_ok() == false || !path.exists());
+        std::fs::write(&path, "precious").unwrap();
+        assert!(matches!(open_unix(&path), Err(ApiError::Listen { .. })));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }
 }

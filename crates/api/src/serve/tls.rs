@@ -27,7 +27,7 @@ pub(crate) fn server(files: &TlsFiles) -> Result<Arc<ServerConfig>, ApiError> {
     let Loaded { chain, key, roots, provider } = load(files)?;
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
-        .map_err(|error| ApiError::Tls(error.to_string()))?;
+        .map_err(unusable)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(unusable)?
@@ -79,7 +79,7 @@ fn file(path: &Path, reason: &dyn std::fmt::Display) -> ApiError {
     ApiError::TlsFile { path: path.to_owned(), reason: reason.to_string() }
 }
 
-fn unusable(error: rustls::Error) -> ApiError {
+fn unusable(error: impl std::fmt::Display) -> ApiError {
     ApiError::Tls(error.to_string())
 }
 

@@ -64,7 +64,7 @@ pub(crate) async fn finish(
     match (operation.state, operation.error) {
         (OperationState::Running, _) if !agent.json => println!("operation {} goes on", operation.id),
         (OperationState::Done, _) if !agent.json => match operation.note {
-            Some(note) => println!("{done}; {note}"),
+            Some(note) => println!("{}: {note}", operation.target),
             None => println!("{done}"),
         },
         (OperationState::Failed | OperationState::Cancelled, Some(problem)) => {

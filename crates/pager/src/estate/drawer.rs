@@ -113,7 +113,8 @@ impl Drawers {
             match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags) {
                 Err(rustix::io::Errno::AGAIN) => return Ok(None),
                 Ok(message) if message.bytes == 0 => return Ok(None),
-                result => drop(result?),
+                Ok(_) => {}
+                Err(errno) => return Err(errno.into()),
             }
             let fd = ancillary.drain().find_map(|message| match message {
                 RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),

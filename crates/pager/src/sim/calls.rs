@@ -110,6 +110,18 @@ impl Mapping for SimMapping {
         progress(result)
     }
 
+    fn copy_run(&self, address: u64, source: u64, pages: usize) -> Progress {
+        let mut done = 0;
+        for i in 0..pages as u64 {
+            let progress = self.copy(address + i * PAGE, source + i * PAGE);
+            done += progress.done;
+            if progress.error.is_some() {
+                return Progress { done, error: progress.error };
+            }
+        }
+        Progress { done, error: None }
+    }
+
     fn zeropage(&self, start: u64, len: u64) -> Progress {
         let there = There::Present { value: 0, exclusive: true };
         let result = self.world.kernel().fill(self.memory, start, len, there, false);
@@ -294,6 +306,14 @@ impl Inhabitant for SimInhabitant {
         work();
         self.world.go_on(self.memory);
         Ok(())
+    }
+
+    fn follow_credentials(&self) -> Result<bool, InjectError> {
+        Ok(false)
+    }
+
+    fn is_stopped(&self) -> bool {
+        false
     }
 
     fn leave(&self, inside: &Inside) -> Result<(), InjectError> {

@@ -77,13 +77,13 @@ pub(crate) fn inherit(
         let [a, b, c, d] = *inodes;
         Ok([holder.socket(a)?, holder.socket(b)?, holder.socket(c)?, holder.socket(d)?])
     };
-    let (mut estate, children) = Estate::inherit(file, sockets).map_err(|error| refused(error))?;
+    let (mut estate, children) = Estate::inherit(file, sockets).map_err(refused)?;
     probes.restrict(estate.features());
     let mut heirs = Heirs { inode, children: children.into_iter().collect(), spaces: Vec::new() };
     for (id, record) in estate.spaces() {
         heirs.take(&mut estate, id, &record);
     }
-    let extents = estate.extents().map_err(|error| refused(error))?;
+    let extents = estate.extents().map_err(refused)?;
     let far = FarMemory::resume(far, &extents)?;
 
     let io = |error| refused(EstateError::Io(error));
@@ -260,7 +260,7 @@ fn messages(core: &mut Core, mut children: HashMap<u64, OwnedFd>) {
     let mut begun: Vec<(SpaceId, Change, Phase)> = Vec::new();
     for &id in &ids {
         for (record, phase, recorded, serial) in core.estate.events(id) {
-            let Some(change) = change(core, &mut children, record, recorded, serial) else {
+            let Some(change) = change(core, &mut children, record, &recorded, serial) else {
                 core.estate.event_done(record);
                 continue;
             };
@@ -281,11 +281,11 @@ fn change(
     core: &mut Core,
     children: &mut HashMap<u64, OwnedFd>,
     record: Record,
-    recorded: Recorded,
+    recorded: &Recorded,
     serial: u64,
 ) -> Option<Change> {
     let mut child = None;
-    let step = match recorded {
+    let step = match *recorded {
         Recorded::Remove { start, end } => Step::Remove(start..end),
         Recorded::Unmap { start, end } => Step::Unmap(start..end),
         Recorded::Remap { from, to, len } => Step::Move(from, to, len),

@@ -1,6 +1,5 @@
 //! One domain of libvirt's as a [`Machine`]. It is addressed by its UUID, which nobody else's name can be mistaken for.
 
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,16 +9,19 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::DomainInfo;
 use super::virsh::Virsh;
 use crate::machine::answer;
-use crate::procfs::{has_argument, with_argument};
+use crate::procfs::{has_option, with_option};
 use crate::qmp::event;
 use crate::{
     Driver, Ended, Event, Events, Machine, ProcessIdentity, QemuError, Result, RunState, memory, process,
 };
+
+/// libvirt gives each QEMU the domain's UUID.
+const UUID_FLAG: &str = "-uuid";
 
 /// As for a machine that is driven directly.
 const EVENTS_MAX: usize = 1024;
@@ -29,6 +31,10 @@ const EVENTS_AGAIN: Duration = Duration::from_secs(2);
 
 /// A domain that was destroyed has no process after this, or libvirtd itself is in trouble.
 const DESTROY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// libvirt sees within milliseconds that a process has ended, but it cleans up after it before it says so.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+const SETTLE_POLL: Duration = Duration::from_millis(100);
 
 /// A domain of libvirt's; it may be off.
 #[derive(Debug)]
@@ -62,15 +68,25 @@ impl LibvirtMachine {
         if let Some(process) = self.find() {
             return Ok(process);
         }
+        self.settle().await?;
         self.virsh(&["start", "--paused"], &[]).await?;
         let process = self.find().ok_or_else(|| QemuError::NotRunning(self.domain.name.clone()))?;
         self.watch(process);
         Ok(process)
     }
 
-    /// The domain's process: libvirt gives each QEMU the UUID as an argument.
+    /// Waits until libvirt, too, has seen that the domain's process has ended.
+    async fn settle(&self) -> Result<()> {
+        let deadline = Instant::now() + SETTLE_PATIENCE;
+        while self.virsh(&["domstate"], &[]).await?.trim() != "shut off" && Instant::now() < deadline {
+            sleep(SETTLE_POLL).await;
+        }
+        Ok(())
+    }
+
+    /// The domain's process.
     fn find(&self) -> Option<ProcessIdentity> {
-        with_argument(Path::new(&self.domain.uuid)).into_iter().find_map(ProcessIdentity::of)
+        with_option(UUID_FLAG, &self.domain.uuid).into_iter().find_map(ProcessIdentity::of)
     }
 
     /// Tells when the process has ended.
@@ -111,7 +127,7 @@ impl Drop for LibvirtMachine {
 
 /// Whether this process is the QEMU of the domain with this UUID.
 pub(super) fn is_process_of(pid: u32, uuid: &str) -> bool {
-    has_argument(pid, Path::new(uuid))
+    has_option(pid, UUID_FLAG, uuid)
 }
 
 /// Passes on what QEMU says, as long as anyone could listen.

@@ -95,7 +95,7 @@ impl Reader<'_> {
         let known: Vec<&Name> = match error {
             RackError::Unknown { what: "rack", .. } => self.rack.racks().collect(),
             RackError::Unknown { what: "tray", .. } => self.rack.trays().map(|(tray, _)| tray).collect(),
-            RackError::Unknown { what: "vertex", name } => {
+            RackError::Unknown { what: "brick, switch, tray or rack", name } => {
                 return format!("there is no brick or switch '{name}' in this file");
             }
             _ => return error.to_string(),

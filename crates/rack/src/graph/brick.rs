@@ -3,7 +3,7 @@
 use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Link, Site};
+use super::{Lanes, Link, Site};
 use crate::extents::Extents;
 use crate::{Name, RackError};
 
@@ -94,6 +94,8 @@ pub struct Brick {
     pub(crate) site: Site,
     /// The cable in each port.
     pub(crate) ports: Vec<Option<Link>>,
+    /// The same cables by what they lead to.
+    pub(crate) lanes: Lanes,
     pub(crate) power: Power,
     pub(crate) reachable: bool,
     pub(crate) draining: bool,
@@ -118,6 +120,7 @@ impl Brick {
         };
         Self {
             ports: vec![None; spec.ports.into()],
+            lanes: Lanes::default(),
             power: spec.power,
             extents: Extents::new(pages),
             spec,

@@ -3,34 +3,41 @@
 use petgraph::visit::EdgeRef;
 
 use super::{Cable, CableSpec, Circuit, Edge, Graph, Link, Node, Path, SwitchKind, Vertex};
-use crate::{CircuitId, Name, PortRef, RackError};
+use crate::{CircuitId, LatencyClass, Name, PortRef, RackError};
 
 impl Graph {
     /// Plugs a cable, if both ports exist and are free.
     pub(crate) fn plug(&mut self, spec: CableSpec) -> Result<(), RackError> {
         let [a, b] = &spec.ends;
+        let (port_a, port_b) = (a.port, b.port);
         if a.of == b.of {
             return Err(RackError::SelfLoop { ends: spec.ends });
         }
         let (node_a, node_b) = (self.free_port(a)?, self.free_port(b)?);
         let kinds = [node_a, node_b].map(|node| self.switch_at(node).map(|switch| switch.spec.kind));
         let shared = kinds.contains(&Some(SwitchKind::Packet)) && !kinds.contains(&Some(SwitchKind::Circuit));
-        let is_trunk = kinds.iter().all(Option::is_some);
-        let ports = [(node_a, a.port, node_b), (node_b, b.port, node_a)];
+        let latency_ns = spec.latency_ns;
         let cable = Cable { spec, shared, circuits: 0, stray: [false; 2] };
         let link = self.inner.add_edge(node_a, node_b, Edge::Cable(Box::new(cable)));
-        for (node, port, other) in ports {
+        for (node, port, other) in [(node_a, port_a, node_b), (node_b, port_b, node_a)] {
+            let switch = self.switch_at(other).map(|switch| switch.ordinal);
+            let site = self.brick_at(other).map(|brick| brick.site);
             match &mut self.inner[node] {
-                Vertex::Brick(brick) => brick.ports[usize::from(port)] = Some(link),
-                Vertex::Switch(switch) => {
-                    switch.ports[usize::from(port)] = Some(link);
-                    if is_trunk {
-                        switch.trunk_add(other, link);
+                Vertex::Brick(brick) => {
+                    brick.ports[usize::from(port)] = Some(link);
+                    brick.lanes.add(other, switch, latency_ns, link);
+                }
+                Vertex::Switch(here) => {
+                    here.ports[usize::from(port)] = Some(link);
+                    here.span = here.span.max(site.map(|site| here.site.distance(site)));
+                    if switch.is_some() {
+                        here.trunks.add(other, switch, latency_ns, link);
                     }
                 }
                 Vertex::Rack(_) | Vertex::Tray { .. } => {}
             }
         }
+        self.tell_dead_ends([node_a, node_b]);
         Ok(())
     }
 
@@ -60,9 +67,12 @@ impl Graph {
         let Some((a, b)) = self.inner.edge_endpoints(link) else { return };
         for node in [a, b] {
             let ports = match &mut self.inner[node] {
-                Vertex::Brick(brick) => &mut brick.ports,
+                Vertex::Brick(brick) => {
+                    brick.lanes.remove(link);
+                    &mut brick.ports
+                }
                 Vertex::Switch(switch) => {
-                    switch.trunk_remove(link);
+                    switch.trunks.remove(link);
                     &mut switch.ports
                 }
                 Vertex::Rack(_) | Vertex::Tray { .. } => continue,
@@ -70,6 +80,35 @@ impl Graph {
             ports.iter_mut().filter(|port| **port == Some(link)).for_each(|port| *port = None);
         }
         self.inner.remove_edge(link);
+        self.tell_dead_ends([a, b]);
+        for node in [a, b] {
+            let span = self.span(node);
+            if let Vertex::Switch(switch) = &mut self.inner[node] {
+                switch.span = span;
+            }
+        }
+    }
+
+    /// Tells the neighbours of switches whose lanes have changed whether a way may lead on through them.
+    fn tell_dead_ends(&mut self, switches: [Node; 2]) {
+        for node in switches {
+            let Some(switch) = self.switch_at(node) else { continue };
+            let dead_end = switch.trunks.only().is_some();
+            let neighbours: Vec<Node> = switch.trunks.iter().map(|lane| lane.to).collect();
+            for other in neighbours {
+                if let Vertex::Switch(other) = &mut self.inner[other] {
+                    other.trunks.dead_end_set(node, dead_end);
+                }
+            }
+        }
+    }
+
+    /// How far from a switch the farthest brick stands that has a cable to it.
+    fn span(&self, node: Node) -> Option<LatencyClass> {
+        let switch = self.switch_at(node)?;
+        let ends = switch.ports.iter().flatten().filter_map(|link| self.inner.edge_endpoints(*link));
+        let bricks = ends.filter_map(|(a, b)| self.brick_at(if a == node { b } else { a }));
+        bricks.map(|brick| switch.site.distance(brick.site)).max()
     }
 
     /// The vertex of `port`, if the port exists and no cable is in it.

@@ -3,6 +3,7 @@
 
 mod brick;
 mod cabling;
+mod lane;
 mod path;
 mod wiring;
 
@@ -12,6 +13,7 @@ use petgraph::stable_graph::{EdgeIndex, NodeIndex, StableUnGraph};
 use petgraph::visit::EdgeRef;
 
 pub use brick::{Brick, BrickSpec, FAR_PAGES_MAX, NETPORTS_MAX, Offer, PORTS_MAX, Power, Role};
+pub(crate) use lane::{Lane, Lanes};
 pub(crate) use path::{Reach, Route};
 pub use wiring::{Cable, CableSpec, Circuit, CircuitState, Path, Place, Switch, SwitchKind, SwitchSpec};
 
@@ -104,7 +106,8 @@ impl Graph {
         };
         let name = spec.name.clone();
         let ports = vec![None; spec.ports.into()];
-        let switch = Switch { spec, site, ordinal: self.switches, ports, trunks: Vec::new() };
+        let (ordinal, trunks) = (self.switches, Lanes::default());
+        let switch = Switch { spec, site, ordinal, ports, trunks, span: None };
         let node = self.add(name, Vertex::Switch(Box::new(switch)), holder)?;
         self.switches += 1;
         Ok(node)
@@ -177,7 +180,10 @@ impl Graph {
     }
 
     pub(crate) fn node(&self, name: &Name) -> Result<Node, RackError> {
-        self.names.get(name).copied().ok_or_else(|| RackError::Unknown { what: "vertex", name: name.clone() })
+        self.names
+            .get(name)
+            .copied()
+            .ok_or_else(|| RackError::Unknown { what: "brick, switch, tray or rack", name: name.clone() })
     }
 
     pub(crate) fn brick_node(&self, name: &Name) -> Result<Node, RackError> {

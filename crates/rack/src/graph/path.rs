@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::{Brick, Graph, Link, Node, Path, Site};
+use super::{Brick, Graph, Lane, Link, Node, Path, Site};
 use crate::LatencyClass;
 
 /// How the search came to a switch.
@@ -16,13 +16,21 @@ struct Arrival {
     class: LatencyClass,
 }
 
-/// Every switch that a brick reaches over cables with room, within a class: the shortest way first (Dijkstra, over switches only,
-/// so that its cost grows with the switches in that class and not with the bricks).
+/// What a search knows of a switch.
+#[derive(Clone, Copy)]
+enum Visit {
+    NotYet,
+    InVain,
+    Arrived(Arrival),
+}
+
+/// The switches that a brick reaches over cables with room, within a class: the shortest way first (Dijkstra). Its cost grows with
+/// the switches that join others in that class, and not with the bricks: dead ends are looked at when a brick behind one is asked for.
 pub(crate) struct Reach {
     from: Node,
     site: Site,
-    arrivals: Vec<Option<Arrival>>,
-    /// The widest class in which it reached anything, a brick by a direct cable included; `local` if all ports are taken.
+    class: LatencyClass,
+    visits: Vec<Visit>,
     widest: LatencyClass,
 }
 
@@ -41,80 +49,93 @@ impl Graph {
     /// What the brick at `from` reaches within `class` when the cables `taken` are spoken for.
     pub(crate) fn reach(&self, from: Node, class: LatencyClass, taken: &[Link]) -> Reach {
         let site = self.brick_at(from).map(|brick| brick.site).unwrap_or_default();
-        let mut arrivals: Vec<Option<Arrival>> = vec![None; self.switches];
+        let visits = vec![Visit::NotYet; self.switches];
+        let mut reach = Reach { from, site, class, visits, widest: LatencyClass::Local };
+        let Some(brick) = self.brick_at(from) else { return reach };
         let mut queue: BinaryHeap<Reverse<Step>> = BinaryHeap::new();
-        let mut widest = LatencyClass::Local;
-        let ports = self.brick_at(from).map_or(&[][..], |brick| &brick.ports);
-        for (link, node, ns) in ports.iter().flatten().filter_map(|link| self.onward(*link, from, taken)) {
-            match self.brick_at(node) {
-                Some(other) => widest = widest.max(site.distance(other.site)),
-                None => queue.push(Reverse((ns, LatencyClass::Tray, link, node, None))),
+        for lane in brick.lanes.iter() {
+            let Some((ns, link)) = self.with_room(lane, taken) else { continue };
+            match self.brick_at(lane.to) {
+                Some(other) => reach.sees(site.distance(other.site)),
+                None => queue.push(Reverse((ns, LatencyClass::Tray, link, lane.to, None))),
             }
         }
         while let Some(Reverse((latency_ns, class_before, by, node, before))) = queue.pop() {
             let Some(switch) = self.switch_at(node) else { continue };
             let class_here = class_before.max(site.distance(switch.site));
-            if class_here > class || arrivals[switch.ordinal].is_some() {
+            if class_here > class || !matches!(reach.visits[switch.ordinal], Visit::NotYet) {
                 continue;
             }
-            widest = widest.max(class_here);
-            arrivals[switch.ordinal] = Some(Arrival { latency_ns, by, before, class: class_here });
-            let onward = switch.trunks.iter().filter_map(|(_, links)| {
-                let ways = links.iter().filter_map(|link| self.onward(*link, node, taken));
-                ways.min_by_key(|(link, _, latency_ns)| (*latency_ns, *link))
-            });
-            queue.extend(onward.map(|(link, next, ns)| {
-                Reverse((latency_ns.saturating_add(ns), class_here, link, next, Some(switch.ordinal)))
-            }));
+            reach.visits[switch.ordinal] =
+                Visit::Arrived(Arrival { latency_ns, by, before, class: class_here });
+            reach.sees_bricks(class_here, switch.span);
+            for lane in switch.trunks.iter() {
+                let enters = !lane.dead_end || brick.lanes.iter().any(|own| own.to == lane.to);
+                if !enters && reach.widest == class {
+                    continue;
+                }
+                let Some((ns, link)) = self.with_room(lane, taken) else { continue };
+                if enters {
+                    let latency_ns = latency_ns.saturating_add(ns);
+                    queue.push(Reverse((latency_ns, class_here, link, lane.to, Some(switch.ordinal))));
+                } else if let Some(end) = self.switch_at(lane.to) {
+                    reach.sees_bricks(class_here.max(site.distance(end.site)), end.span);
+                }
+            }
         }
-        Reach { from, site, arrivals, widest }
+        reach
     }
 
-    /// Over `link` away from `node`, if the cable has room: the cable, where it leads, its latency.
-    fn onward(&self, link: Link, node: Node, taken: &[Link]) -> Option<(Link, Node, u32)> {
-        let cable = self.cable(link)?;
-        if !cable.has_room() || (!cable.shared && taken.contains(&link)) {
-            return None;
-        }
-        let (a, b) = self.inner.edge_endpoints(link)?;
-        Some((link, if a == node { b } else { a }, cable.spec.latency_ns))
+    /// The quickest cable of a lane that has room.
+    fn with_room(&self, lane: &Lane, taken: &[Link]) -> Option<(u32, Link)> {
+        lane.links.iter().copied().find(|(_, link)| {
+            self.cable(*link).is_some_and(|cable| cable.has_room() && (cable.shared || !taken.contains(link)))
+        })
     }
 
-    /// The shortest new way from the brick that `reach` is of to the brick at `to`, no wider than `class`.
-    pub(crate) fn route(
-        &self,
-        reach: &Reach,
-        to: Node,
-        class: LatencyClass,
-        taken: &[Link],
-    ) -> Option<Route> {
+    /// How the search comes to the switch at the end of `lane`, which may be a dead end that it has not looked at yet.
+    fn arrival(&self, reach: &mut Reach, lane: &Lane, taken: &[Link]) -> Option<Arrival> {
+        let ordinal = lane.switch?;
+        if let Visit::NotYet = reach.visits[ordinal] {
+            let arrival = self.arrival_at_dead_end(reach, lane.to, taken);
+            reach.visits[ordinal] = arrival.map_or(Visit::InVain, Visit::Arrived);
+        }
+        match reach.visits[ordinal] {
+            Visit::Arrived(arrival) => Some(arrival),
+            Visit::NotYet | Visit::InVain => None,
+        }
+    }
+
+    fn arrival_at_dead_end(&self, reach: &Reach, node: Node, taken: &[Link]) -> Option<Arrival> {
+        let switch = self.switch_at(node)?;
+        let lane = switch.trunks.only()?;
+        let Visit::Arrived(before) = reach.visits[lane.switch?] else { return None };
+        let (ns, by) = self.with_room(lane, taken)?;
+        let class = before.class.max(reach.site.distance(switch.site));
+        let latency_ns = before.latency_ns.saturating_add(ns);
+        (class <= reach.class).then_some(Arrival { latency_ns, by, before: lane.switch, class })
+    }
+
+    /// The shortest new way from the brick that `reach` is of to the brick at `to`.
+    pub(crate) fn route(&self, reach: &mut Reach, to: Node, taken: &[Link]) -> Option<Route> {
         let brick = self.brick_at(to)?;
         let distance = reach.site.distance(brick.site);
-        if distance > class || reach.widest == LatencyClass::Local {
+        if distance > reach.widest {
             return None;
         }
-        let best = brick
-            .ports
-            .iter()
-            .flatten()
-            .filter_map(|link| self.onward(*link, to, taken))
-            .filter_map(|(link, next, ns)| {
-                if next == reach.from {
-                    return Some((ns, distance, link, None));
-                }
-                let ordinal = self.switch_at(next)?.ordinal;
-                let arrival = reach.arrivals[ordinal]?;
-                Some((
-                    arrival.latency_ns.saturating_add(ns),
-                    distance.max(arrival.class),
-                    link,
-                    Some(ordinal),
-                ))
-            })
-            .min_by_key(|(latency_ns, class, link, _)| (*class, *latency_ns, *link))?;
-        let (latency_ns, class, last, mut at) = best;
+        let ways = brick.lanes.iter().filter_map(|lane| {
+            let (before_ns, class, at) = if lane.to == reach.from {
+                (0, distance, None)
+            } else {
+                let arrival = self.arrival(reach, lane, taken)?;
+                (arrival.latency_ns, distance.max(arrival.class), lane.switch)
+            };
+            let (ns, link) = self.with_room(lane, taken)?;
+            Some((class, before_ns.saturating_add(ns), link, at))
+        });
+        let (class, latency_ns, last, mut at) = ways.min()?;
         let mut links = vec![last];
-        while let Some(arrival) = at.and_then(|ordinal| reach.arrivals[ordinal]) {
+        while let Some(Visit::Arrived(arrival)) = at.map(|ordinal| reach.visits[ordinal]) {
             links.push(arrival.by);
             at = arrival.before;
         }
@@ -142,5 +163,31 @@ impl Graph {
     /// Whether a cable of `brick` has room for a further circuit.
     pub(crate) fn has_free_port(&self, brick: &Brick) -> bool {
         brick.ports.iter().flatten().any(|link| self.cable(*link).is_some_and(super::Cable::has_room))
+    }
+}
+
+impl Reach {
+    /// The class within which it was looked.
+    pub(crate) fn class(&self) -> LatencyClass {
+        self.class
+    }
+
+    /// No brick farther away than this can be reached; `local` if none can.
+    pub(crate) fn widest(&self) -> LatencyClass {
+        self.widest
+    }
+
+    /// A brick at that distance can be reached, if it is within the class.
+    fn sees(&mut self, distance: LatencyClass) {
+        if distance <= self.class {
+            self.widest = self.widest.max(distance);
+        }
+    }
+
+    /// Bricks of a switch that is `distance` away can be reached; `span` says how far from it they stand.
+    fn sees_bricks(&mut self, distance: LatencyClass, span: Option<LatencyClass>) {
+        if let Some(span) = span.filter(|_| distance <= self.class) {
+            self.widest = self.widest.max(distance.max(span).min(self.class));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Link, Node, Site};
+use super::{Lanes, Link, Site};
 use crate::{CircuitId, LatencyClass, Name, PortRef, ReservationId};
 
 /// A switch as it is registered.
@@ -55,26 +55,16 @@ pub struct Switch {
     pub(crate) ordinal: usize,
     /// The cable in each port.
     pub(crate) ports: Vec<Option<Link>>,
-    /// Cables to other switches, by the switch at the other end: a search needs one of them that has room, not all.
-    pub(crate) trunks: Vec<(Node, Vec<Link>)>,
+    /// Cables to other switches.
+    pub(crate) trunks: Lanes,
+    /// How far away the farthest brick stands that has a cable to it; none if no brick has.
+    pub(crate) span: Option<LatencyClass>,
 }
 
 impl Switch {
     /// As it was registered.
     pub fn spec(&self) -> &SwitchSpec {
         &self.spec
-    }
-
-    pub(crate) fn trunk_add(&mut self, to: Node, link: Link) {
-        match self.trunks.iter_mut().find(|(other, _)| *other == to) {
-            Some((_, links)) => links.push(link),
-            None => self.trunks.push((to, vec![link])),
-        }
-    }
-
-    pub(crate) fn trunk_remove(&mut self, link: Link) {
-        self.trunks.iter_mut().for_each(|(_, links)| links.retain(|other| *other != link));
-        self.trunks.retain(|(_, links)| !links.is_empty());
     }
 }
 
@@ -165,8 +155,20 @@ pub enum CircuitState {
     Planned,
     /// The switches have it.
     Up,
+    /// Its last user leaves it and has it disconnected; nobody may come to use it any more, and its cables are not free yet.
+    Closing {
+        /// Who.
+        by: ReservationId,
+    },
     /// A switch was seen without it. Its reservations are cut off until it is connected again.
     Down,
+}
+
+impl CircuitState {
+    /// Whether a further reservation may use the circuit.
+    pub(crate) fn is_usable(self) -> bool {
+        matches!(self, Self::Planned | Self::Up)
+    }
 }
 
 /// An established cross-connection between two bricks: an edge of the graph as D4.1 draws it.

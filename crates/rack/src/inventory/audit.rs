@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::graph::{Brick, Power, Role};
+use crate::graph::{Brick, CircuitState, Power, Role};
 use crate::index::Index;
 use crate::quota::Usage;
 use crate::reservation::pages_of;
@@ -70,13 +70,15 @@ impl Rack {
     fn audit_circuits(&self, wrong: &mut Vec<String>) {
         let mut users: BTreeMap<CircuitId, Vec<ReservationId>> = BTreeMap::new();
         for reservation in self.reservations.values() {
-            for circuit in reservation.circuits() {
+            for circuit in reservation.circuits_needed() {
                 users.entry(circuit).or_default().push(reservation.id);
             }
         }
         let mut on_cable: HashMap<&PortRef, u32> = HashMap::new();
         for circuit in self.circuits() {
-            if users.remove(&circuit.id).unwrap_or_default() != circuit.users || circuit.users.is_empty() {
+            let closing = matches!(circuit.state, CircuitState::Closing { .. });
+            let same = users.remove(&circuit.id).unwrap_or_default() == circuit.users;
+            if !same || circuit.users.is_empty() != closing {
                 wrong.push(format!("circuit {} is not used by {:?}", circuit.id, circuit.users));
             }
             circuit.path.cables.iter().flatten().for_each(|end| *on_cable.entry(end).or_default() += 1);

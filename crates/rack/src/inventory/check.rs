@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::extents::Obstacle;
-use crate::graph::{Brick, CircuitState, Power, Role};
-use crate::planner::{Plan, Purpose};
+use crate::graph::{Brick, Power, Role};
+use crate::planner::{self, Plan, Purpose, Step, steps};
 use crate::reservation::pages_of;
 use crate::{Name, Rack, RackError, Request, Segment, State};
 
@@ -14,6 +14,9 @@ impl Rack {
     /// Only what the plan relies on counts: a rack of a later generation may still be one that the plan fits.
     pub fn overtaken(&self, plan: &Plan) -> Vec<String> {
         let mut changes = Vec::new();
+        if !self.leaves_the_same(plan) {
+            changes.push("what else uses its circuits and segments has changed".to_owned());
+        }
         if let Err(error) = self.check_reservation(plan) {
             changes.push(error.to_string());
             return changes;
@@ -50,6 +53,23 @@ impl Rack {
         self.check_group(request, plan)
     }
 
+    /// Whether what the plan takes down is still what nobody else uses.
+    fn leaves_the_same(&self, plan: &Plan) -> bool {
+        let Ok(reservation) = self.reservation(plan.reservation) else { return true };
+        match plan.purpose {
+            Purpose::Release => {
+                planner::release(self, plan.reservation).is_ok_and(|now| now.steps == plan.steps)
+            }
+            Purpose::Shrink | Purpose::Move => {
+                let now = steps::detach(self, reservation, &plan.removed, false);
+                now.iter()
+                    .filter(|step| !matches!(step, Step::Detach { .. }))
+                    .all(|step| plan.steps.contains(step))
+            }
+            Purpose::Reserve(_) | Purpose::Grow => true,
+        }
+    }
+
     fn check_group(&self, request: &Request, plan: &Plan) -> Result<(), RackError> {
         match &request.group {
             Some(crate::GroupNeed::Init(name)) if self.groups.contains_key(name) => {
@@ -59,11 +79,12 @@ impl Rack {
                 let members = self.groups.get(name).map_or(&[][..], Vec::as_slice);
                 let same = members.len() == plan.grant.mappings.len()
                     && plan.grant.mappings.iter().all(|mapping| members.contains(&mapping.segment));
-                if same {
+                let lost = members.iter().filter_map(|id| self.segment(*id)).any(|it| self.is_lost(it));
+                if same && !lost {
                     Ok(())
                 } else {
                     Err(RackError::Request(format!(
-                        "the shared group '{name}' has other segments by now, or is gone"
+                        "the shared group '{name}' has other segments by now, has lost one, or is gone"
                     )))
                 }
             }
@@ -160,8 +181,8 @@ impl Rack {
         for id in &plan.grant.reused {
             match self.circuit(*id) {
                 None => changes.push(format!("circuit {id} is gone")),
-                Some(circuit) if circuit.state == CircuitState::Down => {
-                    changes.push(format!("circuit {id} is down"))
+                Some(circuit) if !circuit.state.is_usable() => {
+                    changes.push(format!("circuit {id} is down or being disconnected"))
                 }
                 Some(_) => {}
             }

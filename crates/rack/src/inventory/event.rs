@@ -42,6 +42,8 @@ pub enum Event {
     Started(ReservationId),
     /// The last step of the plan under way was done.
     Done(ReservationId),
+    /// Executors begin to undo the plan under way. Its steps are those that [`crate::planner::undo`] gave.
+    Undoing(ReservationId),
     /// The plan under way was undone; what it granted is free.
     Undone(ReservationId),
     /// Nobody applied the reservation in time.

@@ -43,6 +43,7 @@ impl Rack {
                         self.expiries.remove(&(expires, id));
                     }
                 }
+                self.leave_circuits(id);
                 return Ok(());
             }
             Purpose::Grow | Purpose::Shrink | Purpose::Move => {
@@ -52,7 +53,35 @@ impl Rack {
                 }
             }
         }
-        self.hold_far_memory(id, plan)
+        self.hold_far_memory(id, plan)?;
+        self.leave_circuits(id);
+        Ok(())
+    }
+
+    /// Leaves the circuits that the plan under way makes needless, so that nobody relies on one that is about to be disconnected;
+    /// takes up again those that are needed.
+    pub(super) fn leave_circuits(&mut self, id: ReservationId) {
+        let Some(reservation) = self.reservations.get(&id) else { return };
+        let needed = reservation.circuits_needed();
+        for circuit in reservation.circuits() {
+            let Some(circuit) = self.graph.circuit_mut(circuit) else { continue };
+            let place = circuit.users.binary_search(&id);
+            match (needed.binary_search(&circuit.id), place) {
+                (Ok(_), Err(place)) => {
+                    circuit.users.insert(place, id);
+                    if circuit.state == (CircuitState::Closing { by: id }) {
+                        circuit.state = CircuitState::Planned;
+                    }
+                }
+                (Err(_), Ok(place)) => {
+                    circuit.users.remove(place);
+                    if circuit.users.is_empty() {
+                        circuit.state = CircuitState::Closing { by: id };
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Cores, local memory and accelerator slots of a new reservation.
@@ -209,7 +238,8 @@ impl Rack {
         for &id in circuits {
             let Some(circuit) = self.graph.circuit_mut(id) else { continue };
             circuit.users.retain(|held_by| *held_by != user);
-            if circuit.users.is_empty() {
+            let ours = !matches!(circuit.state, CircuitState::Closing { by } if by != user);
+            if circuit.users.is_empty() && ours {
                 let ends = [circuit.path.near().of.clone(), circuit.path.far().of.clone()];
                 self.graph.circuit_remove(id);
                 self.look_at_ports(&ends);

@@ -55,6 +55,7 @@ impl Rack {
             Event::Accepted(plan) => self.accept(plan).map(|()| None),
             Event::Started(id) => self.start(*id).map(|()| None),
             Event::Done(id) => self.done(*id),
+            Event::Undoing(id) => self.undoing(*id).map(|()| None),
             Event::Undone(id) => self.undone(*id),
             Event::Expired(id) => self.expire(*id),
             Event::PowerSeen { .. }
@@ -158,12 +159,32 @@ impl Rack {
         }
     }
 
+    fn undoing(&mut self, id: ReservationId) -> Result<(), RackError> {
+        let reservation = self.reservations.get_mut(&id).ok_or(RackError::UnknownReservation(id))?;
+        match (reservation.state, &mut reservation.pending) {
+            (State::Reserved | State::Applying | State::Releasing, _) => {
+                reservation.state = State::Releasing;
+                if let Some(expires) = reservation.request.expires {
+                    self.expiries.remove(&(expires, id));
+                }
+            }
+            // Until it is undone, what was to be added is what goes.
+            (State::Applied, Some(pending)) => pending.removed = pending.added.clone(),
+            (is, _) => {
+                return Err(RackError::State { id, is, needs: "there is no plan that could be undone" });
+            }
+        }
+        self.leave_circuits(id);
+        Ok(())
+    }
+
     fn undone(&mut self, id: ReservationId) -> Result<Option<Reservation>, RackError> {
         let reservation = self.reservations.get_mut(&id).ok_or(RackError::UnknownReservation(id))?;
         match (reservation.state, reservation.pending.take()) {
-            (State::Reserved | State::Applying, _) => Ok(self.end(id, State::Released)),
+            (State::Reserved | State::Applying | State::Releasing, _) => Ok(self.end(id, State::Released)),
             (State::Applied, Some(pending)) => {
                 self.withdraw(id, &pending.added);
+                self.leave_circuits(id);
                 Ok(None)
             }
             (is, pending) => {
@@ -176,9 +197,22 @@ impl Rack {
     fn expire(&mut self, id: ReservationId) -> Result<Option<Reservation>, RackError> {
         let reservation = self.reservation(id)?;
         match reservation.state {
+            State::Reserved if self.has_circuit_to_disconnect(reservation) => Err(RackError::State {
+                id,
+                is: State::Reserved,
+                needs: "release it: it is the last user of a circuit",
+            }),
             State::Reserved => Ok(self.end(id, State::Expired)),
             is => Err(RackError::State { id, is, needs: "only a reserved one can expire" }),
         }
+    }
+
+    /// Whether it came to be the only user of a circuit that somebody else has set.
+    fn has_circuit_to_disconnect(&self, reservation: &Reservation) -> bool {
+        let circuits = reservation.circuits().into_iter().filter_map(|id| self.graph.circuit(id));
+        circuits
+            .into_iter()
+            .any(|circuit| circuit.users == [reservation.id] && circuit.state != CircuitState::Planned)
     }
 
     fn observe(&mut self, event: &Event) -> Result<(), RackError> {

@@ -12,6 +12,9 @@ use crate::{LatencyClass, Name, Rack, RackError, Request};
 /// the cores but no ports, a bound keeps one decision below a millisecond.
 const CANDIDATES_MAX: usize = 16;
 
+/// Of these, how many of one tray or rack: if its fullest do not do, others of the same place seldom will.
+const PLACE_CANDIDATES_MAX: usize = 4;
+
 /// The brick that the request names, and what its surroundings give.
 pub(super) fn named(rack: &Rack, name: &Name, request: &Request) -> Result<Found, RackError> {
     let node = rack.graph.brick_node(name)?;
@@ -19,9 +22,12 @@ pub(super) fn named(rack: &Rack, name: &Name, request: &Request) -> Result<Found
     if let Some(shortage) = shortage(brick, request) {
         return Err(Refusal::named(name, shortage).into());
     }
-    [false, true]
-        .into_iter()
-        .find_map(|wake| surroundings(rack, node, request, wake))
+    // Of several needs none is to wake anything if all can be met without; a single one sees to that itself.
+    let several = request.accelerator.is_some() && request.memory.0 > 0;
+    let rounds = if several { &[false, true][..] } else { &[true] };
+    rounds
+        .iter()
+        .find_map(|wake| surroundings(rack, node, request, *wake))
         .ok_or_else(|| Refusal::memory(rack, brick, request).into())
 }
 
@@ -52,19 +58,37 @@ fn table_is_full(extents: &Extents) -> bool {
 /// compute brick is woken last.
 pub(super) fn any(rack: &Rack, request: &Request) -> Result<Found, RackError> {
     let mut fitting = false;
+    let asleep = has_asleep(rack);
     for (wake_compute, wake_memory) in [(false, false), (false, true), (true, false), (true, true)] {
+        if wake_memory && !asleep {
+            continue;
+        }
         let round = Round { rack, request, wake_compute, wake_memory };
+        let mut tried = Vec::new();
         // The fullest few of all nearly always include one that will do; only then is every place looked at.
         for candidates in [Round::fullest, Round::everywhere] {
             let candidates = candidates(&round);
             fitting |= !candidates.is_empty();
-            let mut nodes = candidates.into_iter().take(CANDIDATES_MAX).map(|(_, node)| node);
-            if let Some(found) = nodes.find_map(|node| surroundings(rack, node, request, wake_memory)) {
-                return Ok(found);
+            for (_, node) in candidates.into_iter().take(CANDIDATES_MAX) {
+                if tried.contains(&node) {
+                    continue;
+                }
+                if let Some(found) = surroundings(rack, node, request, wake_memory) {
+                    return Ok(found);
+                }
+                tried.push(node);
             }
         }
     }
     Err(Refusal::anywhere(request, fitting).into())
+}
+
+/// Whether there is a memory or accelerator brick that could be woken.
+fn has_asleep(rack: &Rack) -> bool {
+    [Role::Memory, Role::Accelerator].into_iter().any(|role| {
+        let shelf = rack.index.shelf(role, LatencyClass::Interrack, Site::default());
+        shelf.is_some_and(|shelf| !shelf.off.is_empty())
+    })
 }
 
 /// A round of the search for any compute brick.
@@ -91,17 +115,18 @@ impl Round<'_> {
         first.collect()
     }
 
-    /// Of each place that has enough memory within the class, the fullest compute bricks that have the cores; fullest first.
+    /// Of the first places that have enough memory within the class, the fullest compute bricks that have the cores; fullest first.
+    /// Places come in a fixed order, so that what is in use stays together, and not all are looked at.
     fn everywhere(&self) -> Vec<(u64, Node)> {
-        let each = if self.class() == LatencyClass::Tray { 2 } else { CANDIDATES_MAX };
+        let each =
+            if self.class() == LatencyClass::Interrack { CANDIDATES_MAX } else { PLACE_CANDIDATES_MAX };
+        let need = pages_of(self.request.memory);
         let places = self.rack.index.places(self.class());
-        let enough =
-            places.filter(|place| self.memory(place.of(Role::Memory)) >= pages_of(self.request.memory));
-        let mut candidates: Vec<_> = enough
-            .flat_map(|place| {
-                self.bricks(place.of(Role::Compute)).filter(|(_, node)| self.fits(*node)).take(each)
-            })
-            .collect();
+        let enough = places.filter(|place| self.memory(place.of(Role::Memory)) >= need);
+        let fitting = enough.flat_map(|place| {
+            self.bricks(place.of(Role::Compute)).filter(|(_, node)| self.fits(*node)).take(each)
+        });
+        let mut candidates: Vec<_> = fitting.take(CANDIDATES_MAX).collect();
         candidates.sort_unstable();
         candidates
     }

@@ -8,7 +8,7 @@ mod plan;
 mod refusal;
 mod release;
 mod reserve;
-mod steps;
+pub(crate) mod steps;
 
 pub use drain::{drain, drain_next};
 pub use plan::{Grant, NetPort, Plan, Purpose, Step};

@@ -4,7 +4,9 @@
 //! the fullest-to-be first. Only if no class has it powered is a brick woken: as few as possible, each as small as will do,
 //! and what is free on powered bricks is used up beside it, so that no more memory draws power than has to.
 
-use crate::graph::{Brick, CircuitState, Link, Node, Power, Reach, Role, Route, Site};
+use std::collections::BTreeSet;
+
+use crate::graph::{Brick, Link, Node, Power, Reach, Role, Route, Site};
 use crate::index::Shelf;
 use crate::{CircuitId, LatencyClass, Rack};
 
@@ -54,13 +56,13 @@ pub(crate) struct Search<'a> {
     /// The brick's circuits, by the brick at the other end.
     there: Vec<(Node, LatencyClass, CircuitId)>,
     taken: Vec<Link>,
-    reach: Option<(LatencyClass, Reach)>,
+    reach: Option<Reach>,
 }
 
 impl<'a> Search<'a> {
     pub(crate) fn new(rack: &'a Rack, from: Node) -> Self {
         let site = rack.graph.brick_at(from).map(|brick| brick.site).unwrap_or_default();
-        let usable = rack.graph.circuits_of(from).filter(|(_, circuit)| circuit.state != CircuitState::Down);
+        let usable = rack.graph.circuits_of(from).filter(|(_, circuit)| circuit.state.is_usable());
         let mut there: Vec<_> =
             usable.map(|(node, circuit)| (node, circuit.path.class, circuit.id)).collect();
         there.sort_unstable();
@@ -70,7 +72,7 @@ impl<'a> Search<'a> {
     /// The pieces for `need`, or none if it cannot be met.
     pub(crate) fn place(&mut self, need: &Need<'_>) -> Option<Vec<Piece>> {
         for class in need.ceiling.far_up_to() {
-            let Some(stock) = self.stock(need, class) else { continue };
+            let stock = self.stock(need, class);
             if stock.free_on < need.amount {
                 continue;
             }
@@ -84,8 +86,8 @@ impl<'a> Search<'a> {
         let woken = if need.wake { need.spread } else { 0 };
         for woken in 1..=woken {
             for class in need.ceiling.far_up_to() {
-                let Some(stock) = self.stock(need, class) else { continue };
-                if stock.shelf.off.len() < woken || stock.free_on + stock.shelf.free_off < need.amount {
+                let stock = self.stock(need, class);
+                if stock.asleep() < woken || stock.free_on + stock.free_off < need.amount {
                     continue;
                 }
                 if let Some(pieces) = self.several(&stock, class, need, woken) {
@@ -96,20 +98,36 @@ impl<'a> Search<'a> {
         None
     }
 
-    /// What there is within `class`.
-    fn stock(&self, need: &Need<'_>, class: LatencyClass) -> Option<Stock<'a>> {
-        let shelf = self.rack.index.shelf(need.role, class, self.site)?;
-        let closed = self.there.iter().filter(|(_, there, _)| *there <= class).filter_map(|(node, ..)| {
-            let brick = self.rack.graph.brick_at(*node)?;
-            let usable =
-                brick.role() == need.role && brick.takes_more() && brick.power() != Power::Off && !brick.open;
-            (usable && brick.free() > 0).then(|| (brick.free(), *node))
-        });
-        let mut closed: Vec<_> = closed.collect();
-        closed.sort_unstable();
-        closed.dedup();
-        let free_on = shelf.free_on + closed.iter().map(|(free, _)| free).sum::<u64>();
-        Some(Stock { shelf, closed, free_on })
+    /// What there is within `class`, as far away as new circuits reach, and what the compute brick has circuits to.
+    fn stock(&mut self, need: &Need<'_>, class: LatencyClass) -> Stock<'a> {
+        // In a tray, asking each brick costs less than asking how far circuits reach.
+        let mut reached = class;
+        if class > LatencyClass::Tray {
+            let reach = self.reach_within(class);
+            reached = reach.widest();
+            self.reach = Some(reach);
+        }
+        let shelf = self.rack.index.shelf(need.role, reached, self.site);
+        let mut stock = Stock { shelf, on: Vec::new(), off: Vec::new(), free_on: 0, free_off: 0 };
+        for (node, circuit_class, _) in &self.there {
+            let Some(brick) = self.rack.graph.brick_at(*node) else { continue };
+            let free = brick.free();
+            if *circuit_class > class || brick.role() != need.role || !brick.takes_more() || free == 0 {
+                continue;
+            }
+            let (off, on_shelf) = (brick.power() == Power::Off, self.site.distance(brick.site) <= reached);
+            if !on_shelf || !(off || brick.open) {
+                if off { &mut stock.off } else { &mut stock.on }.push((free, *node));
+            }
+        }
+        for (bricks, sum) in [(&mut stock.on, &mut stock.free_on), (&mut stock.off, &mut stock.free_off)] {
+            bricks.sort_unstable();
+            bricks.dedup();
+            *sum = bricks.iter().map(|(free, _)| free).sum();
+        }
+        stock.free_on += shelf.map_or(0, |shelf| shelf.free_on);
+        stock.free_off += shelf.map_or(0, |shelf| shelf.free_off);
+        stock
     }
 
     /// The first that can be used of bricks that have room enough, the least room first. Its cables are then taken.
@@ -176,11 +194,10 @@ impl<'a> Search<'a> {
         }
         for still in (1..=woken).rev() {
             if still == 1 {
-                let enough = stock.shelf.off.range((left, Node::new(0))..).copied();
-                pieces.push(self.smallest(enough, left, class, need, &pieces)?);
+                pieces.push(self.smallest(stock.asleep_at_least(left), left, class, need, &pieces)?);
                 return Some(pieces);
             }
-            let asleep = stock.shelf.off.iter().rev().copied().take(LOOKS_MAX);
+            let asleep = stock.asleep_largest_first().take(LOOKS_MAX);
             let mut fresh = asleep.filter(|(_, node)| pieces.iter().all(|piece| piece.node != *node));
             let largest = fresh.find(|(_, node)| self.candidate(*node, class, need).is_some())?;
             drop(fresh);
@@ -225,11 +242,16 @@ impl<'a> Search<'a> {
             }
             _ => {}
         }
-        if self.reach.as_ref().is_none_or(|(reached, _)| *reached != class) {
-            self.reach = Some((class, self.rack.graph.reach(self.from, class, &self.taken)));
-        }
-        let (_, reach) = self.reach.as_ref()?;
-        self.rack.graph.route(reach, node, class, &self.taken).map(Via::New)
+        let mut reach = self.reach_within(class);
+        let route = self.rack.graph.route(&mut reach, node, &self.taken);
+        self.reach = Some(reach);
+        route.map(Via::New)
+    }
+
+    /// What new circuits reach within `class`; to be put back.
+    fn reach_within(&mut self, class: LatencyClass) -> Reach {
+        let known = self.reach.take().filter(|reach| reach.class() == class);
+        known.unwrap_or_else(|| self.rack.graph.reach(self.from, class, &self.taken))
     }
 
     /// Speaks for the cables of `via`.
@@ -245,26 +267,57 @@ impl<'a> Search<'a> {
     }
 }
 
-/// What there is within a class: bricks with free ports, and bricks without that the compute brick has a circuit to.
+/// What there is within a class: a shelf, and beside it bricks that the compute brick has a circuit to and that are not on it.
 struct Stock<'a> {
-    shelf: &'a Shelf,
-    /// Ascending.
-    closed: Vec<(u64, Node)>,
+    shelf: Option<&'a Shelf>,
+    /// Beside the shelf's, ascending.
+    on: Vec<(u64, Node)>,
+    /// Beside the shelf's, ascending.
+    off: Vec<(u64, Node)>,
+    /// Free on all that are powered.
     free_on: u64,
+    /// Free on all that could be woken.
+    free_off: u64,
 }
+
+type Room = (u64, Node);
 
 impl Stock<'_> {
     /// Powered bricks with so much room, the least first.
-    fn at_least(&self, amount: u64) -> impl Iterator<Item = (u64, Node)> {
-        let open = self.shelf.on.range((amount, Node::new(0))..).copied();
-        let closed = self.closed.iter().copied().filter(move |(free, _)| *free >= amount);
-        merge(open, closed, |a, b| a < b)
+    fn at_least(&self, amount: u64) -> impl Iterator<Item = Room> {
+        at_least(self.shelf.map(|shelf| &shelf.on), &self.on, amount)
     }
 
     /// Powered bricks, the one with most room first.
-    fn largest_first(&self) -> impl Iterator<Item = (u64, Node)> {
-        merge(self.shelf.on.iter().rev().copied(), self.closed.iter().rev().copied(), |a, b| a > b)
+    fn largest_first(&self) -> impl Iterator<Item = Room> {
+        largest_first(self.shelf.map(|shelf| &shelf.on), &self.on)
     }
+
+    /// Bricks that could be woken with so much room, the least first.
+    fn asleep_at_least(&self, amount: u64) -> impl Iterator<Item = Room> {
+        at_least(self.shelf.map(|shelf| &shelf.off), &self.off, amount)
+    }
+
+    /// Bricks that could be woken, the one with most room first.
+    fn asleep_largest_first(&self) -> impl Iterator<Item = Room> {
+        largest_first(self.shelf.map(|shelf| &shelf.off), &self.off)
+    }
+
+    /// How many could be woken.
+    fn asleep(&self) -> usize {
+        self.off.len() + self.shelf.map_or(0, |shelf| shelf.off.len())
+    }
+}
+
+fn at_least(shelf: Option<&BTreeSet<Room>>, beside: &[Room], amount: u64) -> impl Iterator<Item = Room> {
+    let shelf = shelf.into_iter().flat_map(move |set| set.range((amount, Node::new(0))..)).copied();
+    let beside = beside.iter().copied().filter(move |(free, _)| *free >= amount);
+    merge(shelf, beside, |a, b| a < b)
+}
+
+fn largest_first(shelf: Option<&BTreeSet<Room>>, beside: &[Room]) -> impl Iterator<Item = Room> {
+    let shelf = shelf.into_iter().flat_map(|set| set.iter().rev()).copied();
+    merge(shelf, beside.iter().rev().copied(), |a, b| a > b)
 }
 
 /// Two sorted sequences as one.

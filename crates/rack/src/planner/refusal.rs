@@ -9,7 +9,7 @@ use super::compute;
 use super::place::{Search, offers_model};
 use crate::graph::{Brick, Node, Power, Role};
 use crate::reservation::pages_of;
-use crate::{LatencyClass, Name, Rack, RackError, Request};
+use crate::{GroupNeed, LatencyClass, Name, Rack, RackError, Request};
 
 /// A request that cannot be met, and the limit that it hit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -68,6 +68,13 @@ pub enum Shortage {
         /// Over how many bricks it might be spread.
         spread: u8,
     },
+    /// No way to all memory of a shared group within the class.
+    Shared {
+        /// The group.
+        group: Name,
+        /// The class that was asked for.
+        class: LatencyClass,
+    },
     /// No accelerator of that kind within the class.
     Accelerator {
         /// The class that was asked for.
@@ -115,6 +122,9 @@ impl fmt::Display for Shortage {
                 f,
                 "{asked} within class {class} are free, but not on {spread} or fewer bricks with free ports on the way"
             ),
+            Self::Shared { group, class } => {
+                write!(f, "not all memory of the shared group '{group}' can be reached within class {class}")
+            }
             Self::Accelerator { class, slots } => {
                 write!(
                     f,
@@ -155,9 +165,19 @@ impl Refusal {
         let shortage = if need > free + asleep {
             let (free, asleep) = (Bytes::from_pages(free), Bytes::from_pages(asleep));
             Shortage::Memory { class, asked: request.memory, free, asleep }
+        } else if let Some(GroupNeed::Join(name)) = &request.group {
+            Shortage::Shared { group: name.clone(), class }
         } else {
+            let memory_fits = || {
+                rack.graph.brick_node(brick.name()).is_ok_and(|node| {
+                    let alone = Request { accelerator: None, ..request.clone() };
+                    need == 0 || super::reserve::surroundings(rack, node, &alone, true).is_some()
+                })
+            };
             match &request.accelerator {
-                Some(accelerator) if need == 0 => Shortage::Accelerator { class, slots: accelerator.slots },
+                Some(accelerator) if memory_fits() => {
+                    Shortage::Accelerator { class, slots: accelerator.slots }
+                }
                 _ => Shortage::Ways { class, asked: request.memory, spread: request.spread },
             }
         };
@@ -205,7 +225,7 @@ pub fn why(rack: &Rack, request: &Request) -> Result<Vec<Reason>, RackError> {
         if from.is_none() && (serves || request.compute.is_some()) {
             from = Some(node);
         }
-        reasons.push(Reason { brick: brick.name().clone(), role: Role::Compute, serves, why });
+        reasons.push(Reason { brick: brick.name().clone(), role: Role::Compute, serves: fits, why });
     }
     if let Some(name) = &request.compute {
         rack.brick(name)?;

@@ -2,9 +2,8 @@
 
 use rackmem_types::Bytes;
 
-use super::steps::{self, is_only_user};
+use super::steps;
 use super::{Grant, Plan, Purpose, Step};
-use crate::graph::Path;
 use crate::reservation::pages_of;
 use crate::{Name, Rack, RackError, Reservation, ReservationId, SegmentId, State};
 
@@ -13,8 +12,8 @@ pub fn release(rack: &Rack, id: ReservationId) -> Result<Plan, RackError> {
     let reservation = rack.reservation(id)?;
     let all: Vec<_> = reservation.mappings.iter().map(|mapping| mapping.segment).collect();
     let steps = match (reservation.state, &reservation.pending) {
-        // Nothing was carried out yet.
-        (State::Reserved, _) => Vec::new(),
+        // Nothing was carried out yet, but it may be the last user of a circuit that another has set.
+        (State::Reserved, _) => steps::disconnect(steps::idle_paths(rack, reservation, &[])),
         (State::Applied, None) => steps::detach(rack, reservation, &all, true),
         (State::Applied, Some(_)) => {
             return Err(RackError::State {
@@ -94,11 +93,21 @@ pub fn undo(rack: &Rack, plan: &Plan, begun: usize) -> Result<Vec<Step>, RackErr
         });
     }
     let ours = Ours { rack, plan, reservation };
-    Ok(plan.steps()[..begun.min(plan.steps().len())]
-        .iter()
-        .rev()
-        .filter_map(|step| ours.reverse(step))
-        .collect())
+    let begun = &plan.steps()[..begun.min(plan.steps().len())];
+    let is_memory = |step: &&Step| matches!(step, Step::PowerOn { .. } | Step::SegmentCreate { .. });
+    let (memory, compute): (Vec<&Step>, Vec<&Step>) = begun.iter().rev().partition(is_memory);
+    let mut steps: Vec<_> = compute.into_iter().filter_map(|step| ours.reverse(step)).collect();
+    let kept: Vec<_> = match plan.purpose() {
+        Purpose::Reserve(_) => Vec::new(),
+        _ => {
+            let added: Vec<_> = plan.grant.segments.iter().map(|segment| segment.id).collect();
+            reservation.circuits_without(&added)
+        }
+    };
+    // Not only circuits that this plan set: it may be the last user of one that was there.
+    steps.extend(steps::disconnect(steps::idle_paths(rack, reservation, &kept)));
+    steps.extend(memory.into_iter().filter_map(|step| ours.reverse(step)));
+    Ok(steps)
 }
 
 /// What an accepted plan brought, and nobody else came to need.
@@ -115,13 +124,6 @@ impl Ours<'_> {
             Step::SegmentCreate { brick, segment, start, pages } => {
                 Step::SegmentRemove { brick, segment, start, pages }
             }
-            Step::Connect { switch, mut pairs } => {
-                pairs.retain(|pair| self.only_we_cross(&switch, *pair));
-                if pairs.is_empty() {
-                    return None;
-                }
-                Step::Disconnect { switch, pairs }
-            }
             Step::NetPortAdd { brick, server, segment, entry } => {
                 Step::NetPortRemove { brick, server, segment, entry }
             }
@@ -133,16 +135,7 @@ impl Ours<'_> {
         })
     }
 
-    /// Whether the switch connects these ports for circuits that this plan set and no other reservation uses.
-    fn only_we_cross(&self, switch: &Name, pair: [u16; 2]) -> bool {
-        let crosses = |path: &Path| path.crossings().any(|crossing| crossing == (switch, pair));
-        let mut crossing = self.plan.grant.circuits.iter().filter(|(_, path)| crosses(path));
-        crossing.any(|(id, _)| {
-            self.rack.circuit(*id).is_some_and(|circuit| is_only_user(circuit, self.reservation))
-        })
-    }
-
-    /// Whether the plan wakes the brick and nothing but this plan holds any of it.
+    /// Whether the brick was to be woken and nothing but this plan holds any of it.
     fn only_we_use(&self, name: &Name) -> bool {
         let Ok(brick) = self.rack.brick(name) else { return false };
         let added = |segment: &SegmentId| self.plan.grant.segments.iter().any(|ours| ours.id == *segment);
@@ -151,8 +144,7 @@ impl Ours<'_> {
                 other.compute != *name
                     && other.accelerator.as_ref().is_none_or(|accelerator| accelerator.brick != *name)
             });
-        self.plan.grant.wake.contains(name)
-            && no_other_holds
-            && brick.extents().iter().all(|(_, segment)| added(&segment))
+        let waking = brick.power() == crate::Power::Waking || self.plan.grant.wake.contains(name);
+        waking && no_other_holds && brick.extents().iter().all(|(_, segment)| added(&segment))
     }
 }

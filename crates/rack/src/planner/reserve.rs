@@ -90,6 +90,9 @@ fn check(rack: &Rack, id: ReservationId, request: &Request) -> Result<(), RackEr
             Some(GroupNeed::Init(name)) if rack.groups.contains_key(name) => {
                 Some(format!("the shared group '{name}' is there already; join it"))
             }
+            Some(GroupNeed::Join(name)) if is_being_left(rack, name) => {
+                Some(format!("the last members leave the shared group '{name}'; make another"))
+            }
             Some(GroupNeed::Init(_)) if pages_of(request.memory) == 0 => {
                 Some("a group shares no memory".to_owned())
             }
@@ -107,6 +110,14 @@ fn check(rack: &Rack, id: ReservationId, request: &Request) -> Result<(), RackEr
         }
     };
     problem.map_or(Ok(()), |problem| Err(RackError::Request(problem)))
+}
+
+/// Whether every member of the group is on its way out.
+fn is_being_left(rack: &Rack, name: &Name) -> bool {
+    let segments = rack.groups.get(name).into_iter().flatten().filter_map(|id| rack.segment(*id));
+    let mut members =
+        segments.flat_map(|segment| &segment.users).filter_map(|id| rack.reservation(*id).ok()).peekable();
+    members.peek().is_some() && members.all(|member| member.state == State::Releasing)
 }
 
 /// What is needed of one compute brick's surroundings; none if they do not have it.
@@ -149,7 +160,7 @@ fn join(
     for id in rack.groups.get(name)? {
         let segment = rack.segment(*id)?;
         let node = rack.graph.brick_node(&segment.brick).ok()?;
-        if !rack.graph.brick_at(node)?.is_reachable() {
+        if !rack.graph.brick_at(node)?.is_reachable() || rack.is_lost(segment) {
             return None;
         }
         let known = ways.iter().find(|(other, _)| *other == node).map(|(_, via)| via.clone());

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::graph::{Circuit, CircuitState, Path, Power};
+use crate::graph::{CircuitState, Path, Power};
 use crate::planner::{Grant, NetPort, Step};
-use crate::{CircuitId, Mapping, Name, Rack, Reservation, SegmentId};
+use crate::{CircuitId, Mapping, Name, Rack, Reservation, ReservationId, SegmentId, State};
 
 /// The steps that carry out what `grant` adds.
 pub(crate) fn attach(rack: &Rack, grant: &Grant) -> Vec<Step> {
@@ -61,8 +61,8 @@ pub(crate) fn detach(
     whole: bool,
 ) -> Vec<Step> {
     let compute = &reservation.compute;
-    let (gone, kept): (Vec<&Mapping>, Vec<&Mapping>) =
-        reservation.mappings.iter().partition(|mapping| segments.contains(&mapping.segment));
+    let gone: Vec<&Mapping> =
+        reservation.mappings.iter().filter(|mapping| segments.contains(&mapping.segment)).collect();
     let mut steps = Vec::new();
     if !gone.is_empty() {
         let segments = gone.iter().map(|mapping| mapping.segment).collect();
@@ -75,20 +75,24 @@ pub(crate) fn detach(
         accelerator: accelerator.brick.clone(),
         slots: accelerator.slots,
     }));
-    let still_used = |id: CircuitId| {
-        let for_accelerator = reservation.accelerator.iter().any(|a| !whole && a.circuit == id);
-        for_accelerator || kept.iter().any(|mapping| mapping.circuit == id)
-    };
-    let idle =
-        reservation.circuits().into_iter().filter(|id| !still_used(*id)).filter_map(|id| rack.circuit(id));
-    let idle = idle.filter(|circuit| is_only_user(circuit, reservation)).map(|circuit| &circuit.path);
-    steps.extend(crossings(idle).into_iter().rev().map(|(switch, pairs)| Step::Disconnect { switch, pairs }));
+    let kept = if whole { Vec::new() } else { reservation.circuits_without(segments) };
+    steps.extend(disconnect(idle_paths(rack, reservation, &kept)));
     steps.extend(segments_removed(rack, reservation, &gone));
     steps
 }
 
-pub(crate) fn is_only_user(circuit: &Circuit, reservation: &Reservation) -> bool {
-    circuit.users == [reservation.id]
+/// The ways of the reservation's circuits that nobody needs when it needs only `kept` any more.
+pub(crate) fn idle_paths<'a>(rack: &'a Rack, reservation: &Reservation, kept: &[CircuitId]) -> Vec<&'a Path> {
+    let idle =
+        reservation.circuits().into_iter().filter(|id| !kept.contains(id)).filter_map(|id| rack.circuit(id));
+    idle.filter(|circuit| circuit.users.iter().all(|user| *user == reservation.id))
+        .map(|circuit| &circuit.path)
+        .collect()
+}
+
+pub(crate) fn disconnect(paths: Vec<&Path>) -> Vec<Step> {
+    let pairs = crossings(paths.into_iter());
+    pairs.into_iter().rev().map(|(switch, pairs)| Step::Disconnect { switch, pairs }).collect()
 }
 
 fn entries_removed(rack: &Rack, compute: &Name, gone: &[&Mapping]) -> Vec<Step> {
@@ -105,7 +109,11 @@ fn entries_removed(rack: &Rack, compute: &Name, gone: &[&Mapping]) -> Vec<Step> 
 fn segments_removed(rack: &Rack, reservation: &Reservation, gone: &[&Mapping]) -> Vec<Step> {
     let last =
         gone.iter().filter(|mapping| !mapping.lost).filter_map(|mapping| rack.segment(mapping.segment));
-    last.filter(|segment| segment.users == [reservation.id])
+    // Of several who leave a group at the same time, the one who began last removes what they shared.
+    let leaves = |user: &ReservationId| {
+        *user == reservation.id || rack.reservation(*user).is_ok_and(|other| other.state == State::Releasing)
+    };
+    last.filter(|segment| segment.users.iter().all(leaves))
         .map(|segment| Step::SegmentRemove {
             brick: segment.brick.clone(),
             segment: segment.id,

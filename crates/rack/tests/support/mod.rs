@@ -1,5 +1,6 @@
 //! Racks made by rule, for tests and benchmarks.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(dead_code, reason = "each test uses some of it")]
 
 use rackmem_rack::{

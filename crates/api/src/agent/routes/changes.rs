@@ -68,6 +68,7 @@ async fn vm_stop<T: AgentApi>(
     InPath(name): InPath<VmName>,
     Changing { change, body }: Changing<StopRequest>,
 ) -> Result<Accepted, Problem> {
+    body.check()?;
     agent.vm_stop(change, name, body).await.map(Accepted)
 }
 

@@ -31,7 +31,7 @@ async fn host_show<T: AgentApi>(Served(agent): Served<T>) -> Result<Json<HostVie
     get, path = "/v1/openapi.json", tag = "host", operation_id = "openapi_show",
     responses((status = 200, description = "The OpenAPI document.", content_type = "application/json", body = Object)),
 )]
-async fn document_show<T: AgentApi>() -> impl IntoResponse {
+async fn document_show<T: AgentApi>(_: Served<T>) -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], openapi())
 }
 

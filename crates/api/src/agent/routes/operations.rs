@@ -35,6 +35,7 @@ async fn operation_list<T: AgentApi>(
     Served(agent): Served<T>,
     InQuery(filter): InQuery<OperationFilter>,
 ) -> Result<Json<Vec<Operation>>, Problem> {
+    filter.check()?;
     agent.operation_list(filter).await.map(Json)
 }
 

@@ -81,6 +81,7 @@ async fn vm_log<T: AgentApi>(
     InPath(name): InPath<VmName>,
     InQuery(query): InQuery<LogQuery>,
 ) -> Result<impl IntoResponse, Problem> {
+    query.check()?;
     let text = agent.vm_log(name, query).await?;
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], text))
 }

@@ -1,0 +1,13 @@
+//! Virtual machines under a real agent with real QEMU, in translation: everything here needs root, QEMU and the test guest
+//! (`cargo xtask guest`), and says so where one is missing.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod brick;
+mod conformance;
+mod elastic;
+mod foreign;
+mod life;
+mod memory;
+mod refusals;
+mod survival;
