@@ -1,6 +1,7 @@
 //! `rackmem attach`: puts a running process under far memory without a restart.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
@@ -21,13 +22,17 @@ pub(crate) struct Arguments {
     pub(crate) far: FarOptions,
 }
 
+/// How long a pager that was killed may take to be gone.
+const DYING: Duration = Duration::from_secs(1);
+
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let pid = arguments.pid;
     let target = process::attachable(pid)?;
     if rackmem_control::targets()?.contains(&pid) {
         return Err(ControlError::AlreadyAttached(pid).into());
     }
-    if rackmem_pager::is_orphan(pid) {
+    // Nobody answers for it; a pager that is still there is dying.
+    if rackmem_pager::is_orphan(pid, DYING) {
         return take_over(arguments, &target);
     }
     let obstacles = doctor::obstacles(&Facts::read()?, Some(&target));

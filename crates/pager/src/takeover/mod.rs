@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::linux::fs::MetadataExt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rackmem_far::{ExtentRecord, FarConfig, FarMemory, SlotTable};
 use rackmem_inject::Resident;
@@ -55,9 +56,18 @@ pub(crate) struct Inheritance {
     pub(crate) insides: Vec<(SpaceId, Inside)>,
 }
 
-/// Whether process `pid` was left by a pager that is dead.
-pub fn is_orphan(pid: u32) -> bool {
-    matches!(holder::estate_of(pid), Ok(Some((_, file))) if estate::is_held(&file).is_ok_and(|held| !held))
+/// Whether process `pid` was left by a pager that is dead, or dies within `patience`: one that was killed holds what it has
+/// until the kernel has taken it apart.
+pub fn is_orphan(pid: u32, patience: Duration) -> bool {
+    const LOOK: Duration = Duration::from_millis(5);
+    let Ok(Some((_, file))) = holder::estate_of(pid) else { return false };
+    let begin = Instant::now();
+    loop {
+        match estate::is_held(&file) {
+            Ok(true) if begin.elapsed() < patience => std::thread::sleep(LOOK),
+            held => return held.is_ok_and(|held| !held),
+        }
+    }
 }
 
 /// Takes over what the dead pager of process `pid` left. The features of its userfaultfds become those of `probes`.
