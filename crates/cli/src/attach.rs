@@ -1,6 +1,7 @@
 //! `rackmem attach`: puts a running process under far memory without a restart.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
@@ -8,8 +9,8 @@ use rackmem_control::ControlError;
 
 use crate::doctor::{self, Facts, WayOut};
 use crate::options::FarOptions;
-use crate::process;
-use crate::spawn::{self, Report};
+use crate::process::{self, Process};
+use crate::spawn::{self, Begin, Report};
 
 /// Give a running process far memory; it runs on
 #[derive(Args, Debug)]
@@ -21,17 +22,24 @@ pub(crate) struct Arguments {
     pub(crate) far: FarOptions,
 }
 
+/// How long a pager that was killed may take to be gone.
+const DYING: Duration = Duration::from_secs(1);
+
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let pid = arguments.pid;
     let target = process::attachable(pid)?;
     if rackmem_control::targets()?.contains(&pid) {
         return Err(ControlError::AlreadyAttached(pid).into());
     }
+    // Nobody answers for it; a pager that is still there is dying.
+    if rackmem_pager::is_orphan(pid, DYING) {
+        return take_over(arguments, &target);
+    }
     let obstacles = doctor::obstacles(&Facts::read()?, Some(&target));
     if !obstacles.is_empty() {
         bail!("process {pid} ({}) cannot be attached to:{}", target.name, WayOut(&obstacles));
     }
-    let mut pager = spawn::spawn(pid, target.name.as_ref(), false, &arguments.far)?;
+    let mut pager = spawn::spawn(pid, target.name.as_ref(), Begin::Attach, &arguments.far)?;
     loop {
         match pager.next() {
             Report::Held => {}
@@ -41,6 +49,25 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
             Report::Failed(sentence) => bail!("process {pid} ({}) is not attached: {sentence}", target.name),
+        }
+    }
+}
+
+/// The process waits, because its pager was killed: another one goes on.
+fn take_over(arguments: &Arguments, target: &Process) -> anyhow::Result<ExitCode> {
+    let (pid, name) = (arguments.pid, &target.name);
+    let mut pager = spawn::spawn(pid, name.as_ref(), Begin::TakeOver, &arguments.far)?;
+    loop {
+        match pager.next() {
+            Report::Held => {}
+            Report::Attached { pause_us } => {
+                let limit = arguments.far.local;
+                println!(
+                    "process {pid} ({name}): taken over from a pager that was killed, within {pause_us} µs, local limit {limit}"
+                );
+                return Ok(ExitCode::SUCCESS);
+            }
+            Report::Failed(sentence) => bail!("process {pid} ({name}) is not taken over: {sentence}"),
         }
     }
 }

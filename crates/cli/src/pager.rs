@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// The process is held and is going to exec
     #[arg(long)]
     exec: bool,
+    /// Its pager was killed: go on where that one ended
+    #[arg(long, conflicts_with = "exec")]
+    take_over: bool,
     /// Descriptor to report on
     #[arg(long)]
     ready_fd: i32,
@@ -75,6 +78,7 @@ fn serve(arguments: &Arguments, ready: OwnedFd) -> anyhow::Result<()> {
     let config = PagerConfig {
         pid: arguments.pid,
         exec: arguments.exec,
+        take_over: arguments.take_over,
         name: arguments.name.clone(),
         limit: arguments.far.local,
         far: far_config(arguments)?,

@@ -20,7 +20,7 @@ use crate::doctor::{self, Facts, WayOut};
 use crate::options::FarOptions;
 use crate::program::{self, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Missing};
 use crate::signals::{self, End, Ward};
-use crate::spawn::{self, Report, StartingPager};
+use crate::spawn::{self, Begin, Report, StartingPager};
 use crate::style;
 
 /// Start a program with far memory
@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let ward = Ward::new(child)?;
     let pid = child.as_raw_nonzero().get().unsigned_abs();
     let name = Path::new(&arguments.program[0]).file_name().unwrap_or_default();
-    let started = spawn::spawn(pid, name, true, &arguments.far);
+    let started = spawn::spawn(pid, name, Begin::Exec, &arguments.far);
     let end = match started {
         Ok(pager) => Wrapper { ward, stage: Stage::Held(pager, release) }.run()?,
         Err(error) => {

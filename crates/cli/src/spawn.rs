@@ -52,11 +52,22 @@ pub(crate) struct StartingPager {
     log: PathBuf,
 }
 
-/// Starts a pager for process `pid`, which is (or, with `exec`, is a held child that becomes) the program `name`.
+/// How a pager begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// The process runs already.
+    Attach,
+    /// The process is held, and becomes the program.
+    Exec,
+    /// The process waits, because its pager was killed.
+    TakeOver,
+}
+
+/// Starts a pager for process `pid`, which is, or becomes, the program `name`.
 pub(crate) fn spawn(
     pid: u32,
     name: &OsStr,
-    exec: bool,
+    begin: Begin,
     options: &FarOptions,
 ) -> anyhow::Result<StartingPager> {
     let directory = rackmem_control::directory()?;
@@ -74,8 +85,10 @@ pub(crate) fn spawn(
     command.arg("pager").arg(format!("--pid={pid}")).arg(format!("--ready-fd={}", writer.as_raw_fd()));
     command.arg(format!("--name={}", name.to_string_lossy()));
     command.arg(option("--log", std::path::absolute(&log)?.as_os_str()));
-    if exec {
-        command.arg("--exec");
+    match begin {
+        Begin::Attach => {}
+        Begin::Exec => drop(command.arg("--exec")),
+        Begin::TakeOver => drop(command.arg("--take-over")),
     }
     let child = command
         .args(options.clone().absolute()?.to_arguments())

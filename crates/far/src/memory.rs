@@ -28,7 +28,7 @@ const NAME_SUFFIX_BYTES: usize = 12;
 /// A handle on the far memory; clones are handles on the same.
 #[derive(Clone)]
 pub struct FarMemory {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What handles and ports have in common.
@@ -53,28 +53,32 @@ pub(crate) struct Table {
 
 impl FarMemory {
     /// Dials every server, agrees on a version and proves who we are; nothing is reserved yet.
-    pub fn connect(mut config: FarConfig) -> Result<Self, FarError> {
+    pub fn connect(config: FarConfig) -> Result<Self, FarError> {
         if config.servers.is_empty() {
             return Err(FarError::NoServers);
         }
-        let prefix = config.name.floor_char_boundary(NAME_BYTES_MAX - NAME_SUFFIX_BYTES);
-        config.name.truncate(prefix);
-        config.extent_pages = config.extent_pages.max(1);
-        config.lease = config.lease.min(std::time::Duration::from_millis(LEASE_MAX_MS));
         let connect = |address: &rackmem_types::ServerAddress| {
             Server::connect(Dialer::new(address.clone(), &config.credentials)?)
         };
         let servers = config.servers.iter().map(connect).collect::<Result<_, _>>()?;
+        Ok(Self::new(config, servers, Table::default()))
+    }
+
+    pub(crate) fn new(mut config: FarConfig, servers: Vec<Server>, table: Table) -> Self {
+        let prefix = config.name.floor_char_boundary(NAME_BYTES_MAX - NAME_SUFFIX_BYTES);
+        config.name.truncate(prefix);
+        config.extent_pages = config.extent_pages.max(1);
+        config.lease = config.lease.min(std::time::Duration::from_millis(LEASE_MAX_MS));
         let shared = Shared {
             config,
             servers,
             generation: AtomicU64::new(0),
-            table: Mutex::default(),
+            table: Mutex::new(table),
             growing: Mutex::default(),
             rotation: AtomicUsize::new(0),
             bells: Mutex::default(),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Self { shared: Arc::new(shared) }
     }
 
     /// A port with connections of its own to every server that is not lost.

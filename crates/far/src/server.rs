@@ -12,6 +12,7 @@ use crate::dial::{self, Dialer};
 use crate::error::FarError;
 use crate::event::ServerState;
 use crate::in_place::InPlace;
+use crate::resume::ExtentRecord;
 use crate::session::Session;
 
 /// Time for one control request. A server that needs longer is as good as gone.
@@ -50,6 +51,23 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
+    fn new(
+        server: usize,
+        segment: u64,
+        owner: OwnerToken,
+        (start, pages): (u32, u32),
+        memory: Option<InPlace>,
+    ) -> Self {
+        let stored = (0..pages.div_ceil(u64::BITS)).map(|_| AtomicU64::new(0)).collect();
+        Self { server, segment, owner, start, memory, stored }
+    }
+
+    /// What a lost server had.
+    pub(crate) fn lost(server: usize, record: &ExtentRecord) -> Self {
+        let slots = (record.start, record.pages);
+        Self::new(server, record.segment, OwnerToken(record.owner), slots, None)
+    }
+
     pub(crate) fn page(&self, slot: Slot) -> u64 {
         u64::from(slot.0 - self.start)
     }
@@ -88,6 +106,20 @@ impl Server {
         })
     }
 
+    /// A server that is gone, for the pages that were there.
+    pub(crate) fn lost(dialer: Dialer, epoch: u64, reason: &str) -> Self {
+        Self {
+            dialer,
+            epoch,
+            in_flight_max: 1,
+            reserved: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            lost: AtomicBool::new(true),
+            health: Mutex::new(Health { reconnecting: 0, reason: reason.to_owned() }),
+            control: Mutex::new(None),
+        }
+    }
+
     pub(crate) fn address(&self) -> ServerAddress {
         self.dialer.address.clone()
     }
@@ -113,8 +145,24 @@ impl Server {
             _ => None,
         };
         self.reserved.fetch_add(pages.into(), Ordering::Relaxed);
-        let stored = (0..pages.div_ceil(u64::BITS)).map(|_| AtomicU64::new(0)).collect();
-        Ok(Extent { server: index, segment, owner, start, memory, stored })
+        Ok(Extent::new(index, segment, owner, (start, pages), memory))
+    }
+
+    /// Opens a segment that another client of the same owner has reserved, and holds its lease from now on.
+    pub(crate) fn segment_resume(&self, index: usize, record: &ExtentRecord) -> Result<Extent, FarError> {
+        let ExtentRecord { segment, epoch, start, pages, .. } = *record;
+        let owner = OwnerToken(record.owner);
+        let mut control = self.control();
+        self.call(&mut control, &Request::SegmentOpen { segment, owner, epoch }, |answer| match answer {
+            Answer::Segment { .. } => Ok(()),
+            other => Err(self.dialer.unexpected(&other)),
+        })?;
+        let memory = match self.dialer.address {
+            ServerAddress::Shm(_) => Some(self.segment_map(&mut control, segment)?),
+            _ => None,
+        };
+        self.reserved.fetch_add(pages.into(), Ordering::Relaxed);
+        Ok(Extent::new(index, segment, owner, (start, pages), memory))
     }
 
     fn segment_map(&self, control: &mut Option<Session>, segment: u64) -> Result<InPlace, FarError> {

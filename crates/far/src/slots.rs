@@ -101,6 +101,22 @@ impl SlotTable {
         Some(Slot(start + index))
     }
 
+    /// One more owner of a slot that may be free: for one who takes over what another has left. `false` if there is no such
+    /// slot.
+    pub fn claim(&mut self, slot: Slot) -> bool {
+        let Some((start, index)) = self.locate(slot) else { return false };
+        let Some(extent) = self.extents.get_mut(&start) else { return false };
+        if extent.is_free(index) {
+            extent.take(index);
+            self.free -= 1;
+            self.used += 1;
+            return true;
+        }
+        let owners = &mut extent.owners[index as usize];
+        *owners = owners.saturating_add(1);
+        true
+    }
+
     /// One more owner. Panics if the slot is free.
     pub fn share(&mut self, slot: Slot) {
         let owners = self.owned(slot);
@@ -197,6 +213,16 @@ mod tests {
         let mut table = SlotTable::default();
         table.add_extent(0..10);
         table.add_extent(9..12);
+    }
+
+    #[test]
+    fn what_another_left_is_claimed_owner_by_owner() {
+        let mut table = SlotTable::default();
+        table.add_extent(10..20);
+        assert!(table.claim(Slot(12)) && table.claim(Slot(12)) && !table.claim(Slot(20)));
+        assert_eq!((table.owners(Slot(12)), table.used(), table.free()), (2, 1, 9));
+        assert!(!table.release(Slot(12)) && table.release(Slot(12)));
+        assert_eq!(table.free(), 10);
     }
 
     #[derive(Clone, Debug)]

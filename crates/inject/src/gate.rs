@@ -31,6 +31,7 @@ impl Word for AtomicU32 {
 }
 
 const OPEN: u32 = 0;
+const RUNNING: u32 = 1;
 const CLOSED: u32 = 2;
 
 /// The pager's side of a gate.
@@ -57,6 +58,14 @@ impl<W: Word> Gate<'_, W> {
                 return;
             }
         }
+    }
+
+    /// Takes over a gate whose pager is gone, and may have closed it: calls everything off, and opens it. On return no gated
+    /// call is running.
+    pub(crate) fn inherit(&self, mut give_up: impl FnMut() -> bool) {
+        self.cancel.store(1);
+        self.gate.replace(CLOSED, OPEN);
+        while self.gate.load() == RUNNING && !give_up() {}
     }
 
     /// Opens the gate; with `cancel`, no gated call runs before [`Gate::arm`].

@@ -28,7 +28,7 @@ use rustix::net::{
 use rustix::thread::futex;
 
 use crate::gate::Gate;
-use crate::{InjectError, procfs};
+use crate::{InjectError, procfs, start};
 
 /// One system call to run in the process.
 #[derive(Clone, Copy, Debug)]
@@ -55,12 +55,35 @@ pub struct Resident {
     ring: SharedMemory,
     ring_address: u64,
     code_address: u64,
-    socket: OwnedFd,
+    line: Line,
     pidfd: OwnedFd,
-    /// The resident thread's end of the socket, in its own descriptor table.
-    remote_socket: i32,
     /// Number of the newest batch.
     submitted: Mutex<u32>,
+}
+
+/// Over what descriptors travel, and what tells of the thread's end.
+enum Line {
+    /// A pair of sockets; the thread's end is in its own descriptor table.
+    Socket { ours: OwnedFd, theirs: i32 },
+    /// A thread that another pager has put there: its descriptors are reached by the thread's pidfd (Linux 6.9).
+    Inherited(OwnedFd),
+}
+
+impl Line {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Socket { ours, .. } => ours.as_fd(),
+            Self::Inherited(thread) => thread.as_fd(),
+        }
+    }
+
+    /// What poll says when the thread has ended.
+    fn end(&self) -> PollFlags {
+        match self {
+            Self::Socket { .. } => PollFlags::RDHUP,
+            Self::Inherited(_) => PollFlags::IN,
+        }
+    }
 }
 
 /// Exclusive use of the resident thread.
@@ -94,9 +117,8 @@ impl Resident {
             ring,
             ring_address,
             code_address,
-            socket,
+            line: Line::Socket { ours: socket, theirs: remote_socket },
             pidfd,
-            remote_socket,
             submitted: Mutex::new(0),
         }
     }
@@ -116,17 +138,56 @@ impl Resident {
         self.pidfd.as_fd()
     }
 
-    /// A descriptor that hangs up when the thread ends: the process ended, or replaced its program.
-    pub fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    /// The ring, for the thread to hold: whoever takes it over maps it again.
+    pub fn ring(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
     }
 
-    pub(crate) fn ring_address(&self) -> u64 {
+    /// Address of the ring in the process.
+    pub fn ring_address(&self) -> u64 {
         self.ring_address
     }
 
-    pub(crate) fn code_address(&self) -> u64 {
+    /// Address of the thread's code in the process.
+    pub fn code_address(&self) -> u64 {
         self.code_address
+    }
+
+    /// A thread that another pager has put there and left: `line` is its pidfd (`PIDFD_THREAD`), and `ring` what that pager
+    /// shared with it. What it has been told to do it still does; gated calls are called off, and the gate is open. On
+    /// return none of them is running.
+    pub fn inherit(
+        pid: u32,
+        thread: u32,
+        ring: OwnedFd,
+        (ring_address, code_address): (u64, u64),
+        line: OwnedFd,
+    ) -> Result<Self, InjectError> {
+        let ring = SharedMemory::map(ring, RING_BYTES)
+            .map_err(InjectError::local("mapping the resident thread's ring"))?;
+        let submitted = ring.half_word(SUBMITTED_OFFSET).load(Acquire);
+        let pidfd = start::open_pidfd(pid)?;
+        let submitted = Mutex::new(submitted);
+        let line = Line::Inherited(line);
+        let resident = Self { pid, thread, ring, ring_address, code_address, line, pidfd, submitted };
+        resident.gate().inherit(|| {
+            std::thread::yield_now();
+            resident.is_gone()
+        });
+        // Its pager may have ended between the two halves of a wake-up.
+        let _ = futex::wake(resident.ring.half_word(SUBMITTED_OFFSET), futex::Flags::empty(), 1);
+        resident.await_gated()?;
+        Ok(resident)
+    }
+
+    /// Waits for the end of a batch of gated calls: none of those that are left runs, and it must be over before the gate
+    /// is armed again. Any other batch may take as long as it likes.
+    fn await_gated(&self) -> Result<(), InjectError> {
+        let is_gated = self.ring.word(CALLS_OFFSET).load(Relaxed) & GATED != 0;
+        if is_gated && self.ring.half_word(COUNT_OFFSET).load(Relaxed) > 0 {
+            self.session().wait()?;
+        }
+        Ok(())
     }
 
     /// Takes the thread for a sequence of batches.
@@ -137,10 +198,11 @@ impl Resident {
 
     /// Whether the thread has ended.
     pub fn is_gone(&self) -> bool {
-        let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        let (line, end) = (self.line.fd(), self.line.end());
+        let mut fds = [PollFd::new(&line, end)];
         let none = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut fds, Some(&none)).is_ok()
-            && fds[0].revents().intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR)
+            && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | end)
     }
 
     /// Lets gated calls run again that are submitted from now on. To be called when a batch is planned: what is
@@ -184,6 +246,14 @@ impl Resident {
         procfs::is_stopped(self.thread)
     }
 
+    /// Both ends of the socket. A thread that was taken over has none: it holds all it needs.
+    fn sockets(&self, what: &'static str) -> Result<(BorrowedFd<'_>, i32), InjectError> {
+        match &self.line {
+            Line::Socket { ours, theirs } => Ok((ours.as_fd(), *theirs)),
+            Line::Inherited(_) => Err(InjectError::Local { what, source: io::ErrorKind::Unsupported.into() }),
+        }
+    }
+
     /// First calls after birth: leave the program's descriptors and directory alone, and have a name.
     pub(crate) fn settle(&self) -> Result<(), InjectError> {
         // It is on the path of evictions and must not queue behind a program that uses every CPU. Refused without
@@ -192,7 +262,8 @@ impl Resident {
             let _ = rustix::process::setpriority_process(Some(thread), NICE);
         }
         let mut session = self.session();
-        let own = self.remote_socket as u64;
+        let Line::Socket { theirs: own, .. } = self.line else { return Ok(()) };
+        let own = own as u64;
         let name = session.scratch_address(0);
         session.scratch_write(0, b"rackmem\0/\0");
         let mut results = Vec::new();
@@ -238,6 +309,7 @@ impl Session<'_> {
     /// Runs `calls` in order and stores each one's result (negative: error number) in `results`.
     pub fn run(&mut self, calls: &[Call], results: &mut Vec<i64>) -> Result<(), InjectError> {
         results.clear();
+        self.wait()?;
         for part in calls.chunks(CALLS_MAX) {
             self.submit(part);
             self.wait()?;
@@ -260,7 +332,8 @@ impl Session<'_> {
     pub fn exit(mut self) -> Result<(), InjectError> {
         self.submit(&[Call::new(libc::SYS_exit, [0; 6])]);
         while !self.resident.is_gone() {
-            let mut hang_up = [PollFd::new(&self.resident.socket, PollFlags::RDHUP)];
+            let line = self.resident.line.fd();
+            let mut hang_up = [PollFd::new(&line, self.resident.line.end())];
             match poll(&mut hang_up, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => {
@@ -276,24 +349,18 @@ impl Session<'_> {
 
     /// Hands `fd` to the thread; gives its number there.
     pub fn give(&mut self, fd: BorrowedFd<'_>) -> Result<i32, InjectError> {
+        let resident = self.resident;
+        let (ours, theirs) = resident.sockets("handing over a descriptor")?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let fds = [fd];
         ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-        rustix::net::sendmsg(
-            &self.resident.socket,
-            &[IoSlice::new(b"f")],
-            &mut ancillary,
-            SendFlags::NOSIGNAL,
-        )
-        .map_err(|errno| InjectError::Local { what: "handing over a descriptor", source: errno.into() })?;
+        rustix::net::sendmsg(ours, &[IoSlice::new(b"f")], &mut ancillary, SendFlags::NOSIGNAL).map_err(
+            |errno| InjectError::Local { what: "handing over a descriptor", source: errno.into() },
+        )?;
         self.write_message(None);
         let flags = libc::MSG_CMSG_CLOEXEC as u64;
-        self.call(
-            "recvmsg",
-            libc::SYS_recvmsg,
-            [self.resident.remote_socket as u64, self.message_address(), flags, 0, 0, 0],
-        )?;
+        self.call("recvmsg", libc::SYS_recvmsg, [theirs as u64, self.message_address(), flags, 0, 0, 0])?;
         let mut number = [0; 4];
         self.resident.ring.read(SCRATCH_OFFSET + 96, &mut number);
         Ok(i32::from_ne_bytes(number))
@@ -301,23 +368,16 @@ impl Session<'_> {
 
     /// Takes a copy of the thread's descriptor `number`.
     pub fn take(&mut self, number: i32) -> Result<OwnedFd, InjectError> {
+        let resident = self.resident;
+        let (ours, theirs) = resident.sockets("receiving a descriptor")?;
         self.write_message(Some(number));
-        self.call(
-            "sendmsg",
-            libc::SYS_sendmsg,
-            [self.resident.remote_socket as u64, self.message_address(), 0, 0, 0, 0],
-        )?;
+        self.call("sendmsg", libc::SYS_sendmsg, [theirs as u64, self.message_address(), 0, 0, 0, 0])?;
         let failed = InjectError::local("receiving a descriptor");
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
         let mut buffers = [rustix::io::IoSliceMut::new(&mut byte)];
-        let received = rustix::net::recvmsg(
-            &self.resident.socket,
-            &mut buffers,
-            &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
-        );
+        let received = rustix::net::recvmsg(ours, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC);
         if let Err(errno) = received {
             return Err(failed(errno.into()));
         }
@@ -349,6 +409,7 @@ impl Session<'_> {
         self.resident.ring.write(SCRATCH_OFFSET + 80, &control);
     }
 
+    /// The batch before must be done; only one that was taken over with the thread may not be.
     fn submit(&mut self, calls: &[Call]) {
         let ring = &self.resident.ring;
         for (i, call) in calls.iter().enumerate() {

@@ -221,7 +221,7 @@ fn clone(pid: u32, tracee: &mut Tracee, code_address: u64, ring_address: u64) ->
     ours.or_else(|| procfs::thread_by_inner_id(pid, inner as u32)).ok_or(InjectError::ResidentGone(pid))
 }
 
-fn open_pidfd(pid: u32) -> Result<OwnedFd, InjectError> {
+pub(crate) fn open_pidfd(pid: u32) -> Result<OwnedFd, InjectError> {
     let raw = RawPid::from_raw(pid as i32).ok_or(InjectError::Gone(pid))?;
     pidfd_open(raw, PidfdFlags::empty()).map_err(|_| InjectError::Gone(pid))
 }

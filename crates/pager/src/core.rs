@@ -24,6 +24,7 @@ use rackmem_policy::{Admission, Eviction, PageRef, Prefetcher, S3Fifo};
 use rackmem_types::{PAGE_SIZE, PageVersion, Slot};
 
 use crate::entry::{Entry, State};
+use crate::estate::{Estate, SpaceState};
 use crate::journal::{Happening, Journal, JournalRecord};
 use crate::kernel::Mapping;
 use crate::space::{BATCH_PAGES, Space};
@@ -56,6 +57,8 @@ pub(crate) fn histogram() -> Histogram<u32> {
 /// Everything that is known.
 pub(crate) struct Core {
     pub(crate) table: PageTable,
+    /// What a successor needs besides.
+    pub(crate) estate: Estate,
     pub(crate) spaces: Vec<Option<Space>>,
     pub(crate) standby: Standby,
     pub(crate) slots: SlotTable,
@@ -112,10 +115,26 @@ impl Core {
         journal: Option<Journal>,
         can_poison: bool,
     ) -> io::Result<Self> {
-        Ok(Self {
-            table: PageTable::new()?,
+        let capacity = (standby + 4 * BATCH_PAGES).min(1 << 16);
+        let memory = (PageTable::new()?, Standby::new(capacity)?, Estate::new()?);
+        Ok(Self::with(memory, limit, standby, journal, can_poison))
+    }
+
+    /// With the memory that a dead pager left, or new one.
+    pub(crate) fn with(
+        (table, standby, estate): (PageTable, Standby, Estate),
+        limit: u64,
+        standby_target: usize,
+        journal: Option<Journal>,
+        can_poison: bool,
+    ) -> Self {
+        Self {
+            next_version: estate.versions(),
+            next_badge: estate.serials(),
+            table,
+            estate,
             spaces: Vec::new(),
-            standby: Standby::new((standby + 4 * BATCH_PAGES).min(1 << 16))?,
+            standby,
             slots: SlotTable::default(),
             policy: S3Fifo::new(),
             prefetcher: Prefetcher::new(),
@@ -138,12 +157,10 @@ impl Core {
             far_full: false,
             stuck: false,
             newborn: Vec::new(),
-            standby_target: standby,
+            standby_target,
             can_poison,
             waiting: HashMap::new(),
-            next_version: 0,
-            next_badge: 0,
-        })
+        }
     }
 
     /// Pages in this machine's memory: in the targets and on the standby list.
@@ -190,6 +207,11 @@ impl Core {
         if id == self.spaces.len() {
             self.spaces.push(None);
         }
+        // A forked child is complete when it has inherited its pages.
+        let state = if space.inside.is_some() { SpaceState::Live } else { SpaceState::Making };
+        if !self.estate.space_note(name, &space, state) {
+            self.warn("so many processes that some would be lost with their pager".to_owned());
+        }
         self.spaces[id] = Some(space);
         Some(name)
     }
@@ -197,11 +219,13 @@ impl Core {
     /// Forgets a space whose process or program is gone; its slots become free.
     pub(crate) fn space_close(&mut self, id: SpaceId) {
         self.clear(id, 0, u64::MAX, false);
+        self.estate.space_forget(id);
         self.spaces[usize::from(id)] = None;
     }
 
     pub(crate) fn version(&mut self) -> PageVersion {
         self.next_version += 1;
+        self.estate.version_note(self.next_version);
         self.next_version
     }
 
@@ -212,6 +236,7 @@ impl Core {
 
     pub(crate) fn badge(&mut self) -> u64 {
         self.next_badge += 1;
+        self.estate.serial_note(self.next_badge);
         self.next_badge
     }
 
@@ -403,6 +428,20 @@ impl Core {
         self.counters.stall_us += waited.as_micros() as u64;
         if far {
             self.latency.saturating_record(waited.as_nanos() as u64);
+        }
+    }
+
+    /// A forked child has been entered.
+    pub(crate) fn inside_note(&mut self, id: SpaceId) {
+        if let Some(space) = self.spaces.get(usize::from(id)).and_then(Option::as_ref) {
+            self.estate.space_note(id, space, SpaceState::Live);
+        }
+    }
+
+    /// The registered ranges of a space have changed.
+    pub(crate) fn regions_note(&mut self, id: SpaceId) {
+        if let Some(space) = self.spaces.get(usize::from(id)).and_then(Option::as_ref) {
+            self.estate.regions_note(id, &space.regions);
         }
     }
 

@@ -60,6 +60,7 @@ fn furnish(
     uffd.register(staging, STAGING_BYTES).map_err(PagerError::Register)?;
     let mut session = resident.session();
     // Held for whoever takes over when this pager dies: which page is where, and the pages on their way out.
+    session.give(resident.ring())?;
     for heirloom in heirlooms {
         session.give(heirloom.as_fd())?;
     }

@@ -10,6 +10,7 @@ use rackmem_trace::TraceError;
 use rackmem_types::Bytes;
 
 use crate::LIMIT_MIN;
+pub use crate::estate::EstateError;
 
 /// Why a process could not be given far memory. The process is unharmed in every case.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +39,19 @@ pub enum PagerError {
     },
     /// See the text.
     #[error(
-        "process {0} has a resident thread already: it is attached ('rackmem ps' shows it), or its pager was killed"
+        "process {0} has a resident thread already: it is attached ('rackmem ps' shows it), or its pager was killed, and then \
+         'rackmem attach' takes over"
     )]
     Entered(u32),
+    /// See the text.
+    #[error("process {0} has nothing to be taken over: it is not under far memory, or was let go")]
+    NothingLeft(u32),
+    /// See the text.
+    #[error("process {0} cannot be taken over: {1}")]
+    Estate(u32, #[source] EstateError),
+    /// See the text.
+    #[error("taking over from a pager that was killed needs Linux 6.9; the target goes on waiting")]
+    TakeOverKernel,
     /// See the text.
     #[error("a local limit of {0} is too small: the least is {LIMIT_MIN}")]
     LimitTooSmall(Bytes),

@@ -8,7 +8,7 @@
 //! the evictor has recorded what did move, before the message is acted upon.
 
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
 
 use rackmem_policy::{Admission, Eviction};
@@ -16,6 +16,7 @@ use rackmem_uapi::uffd::Event;
 
 use crate::core::{Core, PAGE};
 use crate::entry::{Entry, State};
+use crate::estate::{Phase, Record, SpaceState};
 use crate::journal::Happening;
 use crate::late::{self, Change, Doubt, Pending};
 use crate::order::Step;
@@ -39,7 +40,12 @@ pub(crate) fn take<'a>(
         inside.resident.close_gate();
     }
     messages.clear();
-    let result = uffd.read(messages);
+    let place = core.estate.event_place(id);
+    let is_noted = place.is_some();
+    let result = uffd.read(messages, place);
+    // Before anything else: until this is done, a child that was just forked is nobody's but ours.
+    let first = is_noted.then(|| keep(&mut core, id, messages));
+    let serials = shelter(&mut core, first, messages);
     let changes = messages
         .iter()
         .any(|event| !matches!(event, Event::Fault { .. }) && !means_nothing(&core, id, event));
@@ -57,40 +63,106 @@ pub(crate) fn take<'a>(
         }
         core.hold -= 1;
     }
-    for event in messages.drain(..) {
+    let mut serials = serials.into_iter();
+    for (i, event) in messages.drain(..).enumerate() {
+        let record = first.map(|first| first.after(i));
         match event {
             Event::Fault { .. } => faults.push(event),
             _ if means_nothing(&core, id, &event) => {}
-            Event::Remove { start, end } => note(&mut core, id, Step::Remove(start..end), None),
-            Event::Unmap { start, end } => note(&mut core, id, Step::Unmap(start..end), None),
-            Event::Remap { from, to, len } => note(&mut core, id, Step::Move(from, to, len), None),
-            Event::Fork { child } => note(&mut core, id, Step::Fork, Some(child)),
+            Event::Remove { start, end } => note(&mut core, id, Step::Remove(start..end), None, record),
+            Event::Unmap { start, end } => note(&mut core, id, Step::Unmap(start..end), None, record),
+            Event::Remap { from, to, len } => note(&mut core, id, Step::Move(from, to, len), None, record),
+            Event::Fork { child } => {
+                let child = serials.next().map(|serial| (serial, child));
+                note(&mut core, id, Step::Fork, child, record);
+            }
         }
     }
     late::settle(&mut core, id);
     core
 }
 
-fn note(core: &mut Core, id: SpaceId, step: Step, child: Option<OwnedFd>) {
-    if let Some(space) = core.space_mut(id) {
-        space.pending.push(step, child);
+fn note(core: &mut Core, id: SpaceId, step: Step, child: Option<(u64, OwnedFd)>, record: Option<Record>) {
+    match core.space_mut(id) {
+        Some(space) => space.pending.push(Change { step, child, record }),
+        None => record.into_iter().for_each(|record| core.estate.event_done(record)),
+    }
+}
+
+/// Strikes out what no successor needs to know of the messages that were read into the estate.
+fn keep(core: &mut Core, id: SpaceId, messages: &[Event]) -> Record {
+    let wanted: Vec<bool> = messages
+        .iter()
+        .map(|event| !matches!(event, Event::Fault { .. }) && !means_nothing(core, id, event))
+        .collect(); // a handful
+    core.estate.events_keep(id, messages.len(), |i| wanted[i])
+}
+
+/// Puts forked children's userfaultfds where they outlive this process; gives their serial numbers.
+fn shelter(core: &mut Core, first: Option<Record>, messages: &[Event]) -> Vec<u64> {
+    let mut serials = Vec::new(); // not allocated as long as it is empty
+    for (i, event) in messages.iter().enumerate() {
+        let Event::Fork { child } = event else { continue };
+        let serial = core.badge();
+        serials.push(serial);
+        if core.estate.drawers.is_full() {
+            turn_drawers(core);
+        }
+        if !core.estate.child_keep(first.map(|first| first.after(i)), serial, child.as_fd()) {
+            core.warn("a forked child could not be put away: it would be lost with its pager".to_owned());
+        }
+    }
+    serials
+}
+
+/// Forgets the userfaultfds of children that have ended or been entered.
+fn turn_drawers(core: &mut Core) {
+    let Core { estate, spaces, .. } = core;
+    let mut living = Vec::new();
+    for space in spaces.iter().flatten() {
+        if space.inside.is_none() {
+            living.push((space.badge, space.uffd.as_fd()));
+        }
+        living.extend(space.pending.children().map(|(serial, child)| (*serial, child.as_fd())));
+    }
+    if let Err(error) = estate.drawers.turn(&living) {
+        tracing::warn!("forked children would be lost with their pager: {error}");
     }
 }
 
 /// Acts upon a change whose turn has come. `doubts`: what a child that is forked now cannot know.
 pub(crate) fn apply(core: &mut Core, id: SpaceId, change: Change, doubts: &[Doubt]) {
-    match change.step {
+    resume(core, id, change, Phase::Noted, doubts);
+}
+
+/// As [`apply`], for a change upon which a dead pager has acted in part. Each may be done again from its beginning, but for a
+/// move whose destination has been cleared.
+pub(crate) fn resume(core: &mut Core, id: SpaceId, change: Change, phase: Phase, doubts: &[Doubt]) {
+    let Change { step, child, record } = change;
+    let reach = |core: &mut Core, phase: Phase| {
+        record.into_iter().for_each(|record| core.estate.event_phase(record, phase));
+    };
+    reach(core, phase.max(Phase::Begun));
+    match step {
         Step::Remove(range) => remove(core, id, range.start, range.end),
         Step::Unmap(range) => unmap(core, id, range),
-        Step::Move(from, to, len) => remap(core, id, from, to, len),
-        Step::Fork => {
-            let Some(child) = change.child.and_then(|child| fork(core, id, child)) else { return };
-            if let Some(space) = core.space_mut(child) {
-                space.pending.doubt(doubts);
+        Step::Move(from, to, len) => {
+            if phase < Phase::Moving {
+                core.clear(id, to, to + len, false);
+                reach(core, Phase::Moving);
             }
-            core.newborn.push(child);
+            remap(core, id, from, to, len);
+        }
+        Step::Fork => {
+            if let Some(child) = child.and_then(|(serial, child)| fork(core, id, serial, child)) {
+                if let Some(space) = core.space_mut(child) {
+                    space.pending.doubt(doubts);
+                }
+                core.newborn.push(child);
+            }
         }
     }
+    record.into_iter().for_each(|record| core.estate.event_done(record));
 }
 
 /// Whether a message is about our own doings: the staging area being emptied, or pages that the evictor drops while the
@@ -108,6 +180,7 @@ fn means_nothing(core: &Core, id: SpaceId, event: &Event) -> bool {
 fn remove(core: &mut Core, id: SpaceId, start: u64, end: u64) {
     if let Some(space) = core.space_mut(id) {
         space.discards = true;
+        core.estate.discards_note(id);
     }
     core.table.cover(id, start, end); // so that it can be told of every page that it was given back
     core.note_run(Happening::Discard, id, 0, start, (end - start) / PAGE);
@@ -127,6 +200,7 @@ pub(crate) fn forget(core: &mut Core, id: SpaceId, range: Range<u64>) {
         space.regions.remove(range.clone());
         space.changed = true;
     }
+    core.regions_note(id);
     if core.clear(id, range.start, range.end, false) {
         wake(core, id, range.start, range.end);
     }
@@ -134,7 +208,6 @@ pub(crate) fn forget(core: &mut Core, id: SpaceId, range: Range<u64>) {
 
 /// Pages moved to another address keep everything but their name.
 fn remap(core: &mut Core, id: SpaceId, from: u64, to: u64, len: u64) {
-    core.clear(id, to, to + len, false);
     let mut waiters = false;
     for chunk in core.table.chunks_in(id, from, from + len) {
         let (start, end) = (from.max(chunk), (from + len).min(chunk + CHUNK_BYTES));
@@ -147,6 +220,7 @@ fn remap(core: &mut Core, id: SpaceId, from: u64, to: u64, len: u64) {
         space.regions.insert(to..to + len);
         space.changed = true;
     }
+    core.regions_note(id);
     if waiters {
         wake(core, id, from, from + len);
     }
@@ -158,8 +232,8 @@ fn move_entry(core: &mut Core, id: SpaceId, from: u64, to: u64) -> bool {
     if entry == Entry::default() {
         return false;
     }
-    core.table.set(old, Entry::default());
     let Some(new) = core.table.find_or_create(id, to) else {
+        core.table.set(old, Entry::default());
         core.release(old, entry);
         core.warn("the page table is full: moved pages are no longer managed".to_owned());
         return true;
@@ -179,17 +253,17 @@ fn move_entry(core: &mut Core, id: SpaceId, from: u64, to: u64) -> bool {
         State::Leaving => unreachable!("events are handled while no batch is under way"),
         State::Empty | State::Far | State::Lost => {}
     }
-    core.table.set(new, entry);
+    core.table.set(new, entry); // first, so that the page is somewhere at any time
+    core.table.set(old, Entry::default());
     waiters
 }
 
 /// The child sees every page as of now: it shares far pages copy-on-write, and those on the standby list as well. Nothing is
 /// installed in it here: it runs already, and the kernel refuses that while the child changes its mappings.
-fn fork(core: &mut Core, id: SpaceId, child: OwnedFd) -> Option<SpaceId> {
+fn fork(core: &mut Core, id: SpaceId, badge: u64, child: OwnedFd) -> Option<SpaceId> {
     let parent = core.space(id)?;
     let (regions, badge_address, discards) = (parent.regions.clone(), parent.badge_address, parent.discards);
     let uffd = parent.uffd.child(child);
-    let badge = core.badge();
     let space = Space {
         uffd,
         pid: None,
@@ -216,6 +290,7 @@ fn fork(core: &mut Core, id: SpaceId, child: OwnedFd) -> Option<SpaceId> {
             inherit(core, PageRef(first.0 + i), PageRef(copy.0 + i));
         }
     }
+    core.estate.space_state(new, SpaceState::Live);
     Some(new)
 }
 

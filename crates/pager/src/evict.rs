@@ -11,6 +11,8 @@
 //!
 //! A fault may take a page back at any time after step 3.
 
+mod resend;
+
 use std::ops::Range;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
@@ -274,6 +276,7 @@ impl<'a, P: Transfer> Evictor<'a, P> {
             }
         }
         core.batch = None;
+        core.estate.batch_end();
         self.discards.append(&mut core.discards);
         drop(core);
         self.shared.batch_done.notify_all();

@@ -56,6 +56,12 @@ impl Extractor {
         }
     }
 
+    /// A dead pager may have left pages in the staging area of this space: it is emptied before anything else.
+    pub(crate) fn inherit(&mut self, id: SpaceId, inside: &Inside) {
+        self.staged.insert(id, STAGING_PAGES);
+        self.tidy(id, inside);
+    }
+
     /// Takes the pages of `batch` (sorted by address) out; one outcome each.
     pub(crate) fn extract(
         &mut self,
@@ -68,8 +74,11 @@ impl Extractor {
     ) {
         outcomes.resize(batch.len(), Outcome::Stayed);
         if self.can_move {
+            let base = inside.staging + *self.staged.entry(id).or_insert(0) as u64 * PAGE;
+            shared.lock().estate.batch_begin(id, Some(base), batch);
             self.move_out(id, inside, batch, pages, outcomes);
         } else {
+            shared.lock().estate.batch_begin(id, None, batch);
             // If the program cannot be stopped just now, everything stays and is tried again.
             let mut work = || drop_out(shared, id, inside, batch, pages, outcomes);
             let _ = inside.resident.paused(&mut work);
@@ -225,6 +234,12 @@ fn drop_out(
             }
         }
     }
+    // Once dropped they are only here.
+    let mut core = shared.lock();
+    for index in drops.iter().flat_map(|&(at, len)| at..at + len) {
+        core.estate.batch_keep(index, &pages[index]);
+    }
+    drop(core);
     let advice = |&(at, len): &Run| (batch[at].1, len as u64 * PAGE, libc::MADV_DONTNEED);
     let advice: Vec<Advice> = drops.iter().map(advice).collect();
     let mut results = Vec::new();

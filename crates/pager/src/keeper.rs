@@ -52,6 +52,12 @@ impl<'a> Keeper<'a> {
         Self { shared, probes, root, followed, refused: HashSet::new(), sizes: Vec::new(), trace }
     }
 
+    /// Follows these processes too.
+    pub(crate) fn following(mut self, pids: impl IntoIterator<Item = u32>) -> Self {
+        self.followed.extend(pids);
+        self
+    }
+
     /// Keeps house until the target and all its descendants are gone, or the pager stops.
     pub(crate) fn run(&mut self) {
         let mut processes_at = Instant::now();
@@ -292,6 +298,7 @@ pub(crate) fn entered(shared: &Shared, id: SpaceId, inside: Inside) {
     let mut core = shared.lock();
     let Some(space) = core.space_mut(id) else { return };
     space.inside = Some(inside);
+    core.inside_note(id);
     for chunk in core.table.chunks_in(id, 0, u64::MAX) {
         let Some(first) = core.table.find(id, chunk) else { continue };
         for i in 0..crate::table::CHUNK_PAGES {
@@ -341,6 +348,7 @@ pub(crate) fn register(shared: &Shared, id: SpaceId, look: &Look<'_>, present: &
             }));
         }
         found.iter().for_each(|gap| space.regions.insert(gap.clone()));
+        core.regions_note(id);
     }
     for gap in found {
         take_in(shared, id, present, gap);
@@ -386,6 +394,7 @@ fn take_in(shared: &Shared, id: SpaceId, present: &Present<'_>, range: Range<u64
             let Some(space) = core.space_mut(id) else { return };
             space.regions.remove(start..range.end); // at the next look
             space.changed = true;
+            core.regions_note(id);
             return;
         }
         start = end;

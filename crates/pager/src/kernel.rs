@@ -12,14 +12,15 @@ use rackmem_uapi::process::read_pages;
 use rackmem_uapi::uffd::{self, Event, MOVE_BYTES, MOVE_DONE_OFFSET, Progress, UFFDIO_MOVE, move_argument};
 
 use crate::core::PAGE;
+use crate::estate::Place;
 use crate::procfs;
 use crate::space::{Inside, STAGING_BYTES};
 
 /// An address space from outside. Errors and side effects are those of the ioctl of the same name, see
 /// `rackmem_uapi::uffd`.
 pub(crate) trait Mapping: AsFd + Send + Sync {
-    /// Appends the messages that are there.
-    fn read(&self, messages: &mut Vec<Event>) -> io::Result<usize>;
+    /// Appends the messages that are there; they go through `place`, where they stay.
+    fn read(&self, messages: &mut Vec<Event>, place: Option<Place<'_>>) -> io::Result<usize>;
     /// Fills the missing page at `address` with the page at `source` of this process, and wakes its waiters.
     fn copy(&self, address: u64, source: u64) -> Progress;
     /// As [`copy`](Self::copy), for `pages` pages at consecutive addresses; how far it came.
@@ -69,6 +70,8 @@ pub(crate) trait Inhabitant: Send + Sync {
     fn pid(&self) -> u32;
     /// The resident thread.
     fn thread(&self) -> u32;
+    /// Where its ring and its code are, for one who takes it over.
+    fn addresses(&self) -> (u64, u64);
     /// Whether the process ended or replaced its program.
     fn is_gone(&self) -> bool;
     /// A batch of moves is planned: what is cancelled from now on stays cancelled.
@@ -107,8 +110,11 @@ impl AsFd for Userfaultfd {
 }
 
 impl Mapping for Userfaultfd {
-    fn read(&self, messages: &mut Vec<Event>) -> io::Result<usize> {
-        uffd::read(self.as_fd(), messages)
+    fn read(&self, messages: &mut Vec<Event>, place: Option<Place<'_>>) -> io::Result<usize> {
+        match place {
+            Some(Place { memory, offset }) => uffd::read_into(self.as_fd(), memory, offset, messages),
+            None => uffd::read(self.as_fd(), messages),
+        }
     }
 
     fn copy(&self, address: u64, source: u64) -> Progress {
@@ -159,6 +165,10 @@ impl Inhabitant for Resident {
 
     fn thread(&self) -> u32 {
         self.thread()
+    }
+
+    fn addresses(&self) -> (u64, u64) {
+        (self.ring_address(), self.code_address())
     }
 
     fn is_gone(&self) -> bool {

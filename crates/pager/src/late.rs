@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 
 use crate::core::{Core, PAGE};
 use crate::entry::State;
+use crate::estate::Record;
 use crate::events;
 use crate::order::{self, Layout, Order, Step};
 use crate::space::Space;
@@ -31,8 +32,10 @@ pub(crate) const UNDECIDED: &str =
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) step: Step,
-    /// The child of a fork.
-    pub(crate) child: Option<OwnedFd>,
+    /// The child of a fork, and its serial number.
+    pub(crate) child: Option<(u64, OwnedFd)>,
+    /// Where it is noted for a successor.
+    pub(crate) record: Option<Record>,
 }
 
 /// Changes of one space that wait for a quiet moment.
@@ -63,9 +66,14 @@ impl Pending {
         self.count
     }
 
-    pub(crate) fn push(&mut self, step: Step, child: Option<OwnedFd>) {
+    pub(crate) fn push(&mut self, change: Change) {
         self.count += 1;
-        self.changes.push(Change { step, child });
+        self.changes.push(change);
+    }
+
+    /// Forked children that wait for their turn.
+    pub(crate) fn children(&self) -> impl Iterator<Item = &(u64, OwnedFd)> {
+        self.changes.iter().filter_map(|change| change.child.as_ref())
     }
 
     /// These places are to be looked at before anything else.

@@ -16,6 +16,7 @@ mod detach;
 mod enter;
 mod entry;
 mod error;
+mod estate;
 mod events;
 mod evict;
 mod extract;
@@ -36,25 +37,28 @@ mod space;
 mod standby;
 mod sync;
 mod table;
+mod takeover;
 mod tracing_file;
 mod transfer;
 mod watch;
 
 use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use rackmem_far::{FarConfig, FarMemory};
+use rackmem_far::{FarConfig, FarError, FarMemory};
 use rackmem_inject::{Held, Stopped, process_status, start};
 use rackmem_policy::PageRef;
 use rackmem_types::Bytes;
 
-pub use error::PagerError;
+pub use error::{EstateError, PagerError};
 pub use probes::Probes;
+pub use takeover::is_orphan;
 
 use crate::control::Control;
 use crate::core::Core;
@@ -64,6 +68,7 @@ use crate::keeper::Keeper;
 use crate::poll::FaultThread;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::table::SpaceId;
+use crate::takeover::Inheritance;
 use crate::tracing_file::TraceFile;
 
 /// What a pager is asked to do.
@@ -73,6 +78,8 @@ pub struct PagerConfig {
     pub pid: u32,
     /// The process waits for a byte before it replaces itself by the program: enter it at the exec.
     pub exec: bool,
+    /// Go on where a pager was killed.
+    pub take_over: bool,
     /// Name of the program, for the trace.
     pub name: String,
     /// How much of the managed memory may be resident.
@@ -100,8 +107,9 @@ pub(crate) struct Shared {
     evict: Condvar,
     /// A batch has been recorded.
     batch_done: Condvar,
-    /// Descriptors that whoever takes over needs: the page table and the standby list. Every resident thread holds them.
-    heirlooms: [OwnedFd; 2],
+    /// Descriptors that whoever takes over needs: the page table, the standby list and the estate. Every resident thread
+    /// holds them.
+    heirlooms: Vec<OwnedFd>,
     /// Wakes the fault thread.
     wake: OwnedFd,
     /// The fault thread waits for the lock.
@@ -115,7 +123,9 @@ pub(crate) struct Shared {
 
 impl Shared {
     fn new(core: Core) -> std::io::Result<Self> {
-        let heirlooms = [core.table.fd().try_clone_to_owned()?, core.standby.fd().try_clone_to_owned()?];
+        let mut heirlooms = core.estate.heirlooms()?;
+        heirlooms.push(core.table.fd().try_clone_to_owned()?);
+        heirlooms.push(core.standby.fd().try_clone_to_owned()?);
         Ok(Self {
             core: Mutex::new(core),
             evict: Condvar::new(),
@@ -198,17 +208,23 @@ pub fn run(config: PagerConfig) -> Result<(), PagerError> {
     }
     // A fault is on the program's critical path, as one of the kernel's own would be. Refused without privilege.
     let _ = rustix::process::setpriority_process(None, NICE);
-    let probes = Probes::ask(&config.without)?;
-    check(config.pid)?;
-    let far = FarMemory::connect(config.far)?;
-    let (serving, storing) = (far.port()?, far.port()?);
+    let begun = Instant::now();
+    let mut probes = Probes::ask(&config.without)?;
     let command = process_status(config.pid).map(|status| status.name).unwrap_or_default();
     let trace = config.trace.as_deref().map(|path| TraceFile::create(path, &config.name)).transpose()?;
     let journal = trace.as_ref().map(|_| Journal::new());
     let limit = config.limit.pages();
-    // A sixteenth of the limit is the second chance of pages on their way out.
-    let standby = (limit / 16).clamp(256, 1 << 15) as usize;
-    let core = Core::new(limit, standby, journal, probes.can_poison).map_err(PagerError::Memory)?;
+    let Inheritance { core, far, root, insides } = if config.take_over {
+        takeover::inherit(config.pid, limit, &mut probes, journal, config.far)?
+    } else {
+        check(config.pid)?;
+        let far = FarMemory::connect(config.far)?;
+        let mut core =
+            Core::new(limit, standby_pages(limit), journal, probes.can_poison).map_err(PagerError::Memory)?;
+        core.estate.root_set(config.pid, probes.features);
+        Inheritance { core, far, root: config.pid, insides: Vec::new() }
+    };
+    let (serving, storing) = (far.port()?, far.port()?);
     let shared = Shared::new(core).map_err(PagerError::Memory)?;
     let mut report = config.ready.map(File::from);
 
@@ -228,16 +244,26 @@ pub fn run(config: PagerConfig) -> Result<(), PagerError> {
             storing,
             Box::new({
                 let far = far.clone();
-                move || far.grow()
+                move || grow(shared, &far)
             }),
             probes.can_move,
         );
-        spawn(scope, "evict", move || evictor.run())?;
+        let followed: Vec<u32> = insides.iter().map(|(_, inside)| inside.resident.pid()).collect();
+        spawn(scope, "evict", move || {
+            evictor.inherit(&insides);
+            evictor.run();
+        })?;
 
-        let outcome = attach(shared, &probes, config.pid, config.exec, &mut report).and_then(|pause| {
-            let control = Control::new(config.pid, command, far.clone(), pause);
+        let entered = if config.take_over {
+            takeover::wake(shared);
+            Ok(begun.elapsed())
+        } else {
+            attach(shared, &probes, root, config.exec, &mut report)
+        };
+        let outcome = entered.and_then(|pause| {
+            let control = Control::new(root, command, far.clone(), pause);
             control.serve(scope, shared, &mut report, pause)?;
-            Keeper::new(shared, probes.clone(), config.pid, trace).run();
+            Keeper::new(shared, probes.clone(), root, trace).following(followed).run();
             Ok(())
         });
         shared.stop.store(true, Relaxed);
@@ -245,8 +271,27 @@ pub fn run(config: PagerConfig) -> Result<(), PagerError> {
         shared.evict.notify_all();
         outcome
     });
-    far.destroy();
+    // A successor that could not begin leaves everything to the next one.
+    if !(config.take_over && result.is_err()) {
+        far.destroy();
+    }
     result
+}
+
+/// A sixteenth of the limit is the second chance of pages on their way out.
+fn standby_pages(limit: u64) -> usize {
+    (limit / 16).clamp(256, 1 << 15) as usize
+}
+
+/// Reserves more far memory, and notes it for a successor before it is used.
+fn grow(shared: &Shared, far: &FarMemory) -> Result<Option<Range<u32>>, FarError> {
+    let Some(slots) = far.grow()? else { return Ok(None) };
+    let mut core = shared.lock();
+    if !core.estate.extents_note(&far.extents()) {
+        core.warn("far memory is in more segments than would outlive the pager: no more is used".to_owned());
+        return Ok(None);
+    }
+    Ok(Some(slots))
 }
 
 /// Enters the process; gives how long it stood still.

@@ -33,10 +33,19 @@ impl Probes {
                 .ok_or_else(|| PagerError::Feature(name.clone()))?;
             features &= !bit;
         }
-        Ok(Self {
+        Ok(Self::with(features))
+    }
+
+    fn with(features: u64) -> Self {
+        Self {
             features,
             can_move: features & feature::MOVE != 0,
             can_poison: features & feature::POISON != 0,
-        })
+        }
+    }
+
+    /// Does without what the userfaultfds of a dead pager were not opened with.
+    pub(crate) fn restrict(&mut self, features: u64) {
+        *self = Self::with(self.features & features);
     }
 }

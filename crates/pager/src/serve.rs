@@ -305,7 +305,9 @@ impl<'a, P: Transfer> Server<'a, P> {
                 }
                 State::Standby => {
                     let progress = uffd.copy(address, core.standby.address(entry.place));
-                    if progress.done == PAGE {
+                    let code = progress.error.and_then(|error| error.raw_os_error());
+                    // A dead pager may have brought it home and not noted that.
+                    if progress.done == PAGE || code == Some(libc::EEXIST) {
                         core.became_resident(page, entry, Admission::Found);
                     }
                 }

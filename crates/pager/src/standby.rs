@@ -8,11 +8,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rackmem_policy::PageRef;
 use rackmem_types::{PAGE_SIZE, PageData};
 use rackmem_uapi::shared::SharedMemory;
+
+/// Name of the memfd.
+pub(crate) const NAME: &str = "rackmem-standby";
 
 /// One place of the ring.
 #[derive(Clone, Copy, Debug)]
@@ -39,15 +42,70 @@ impl Standby {
     /// A list of `capacity` places; at most 65,536, which is what an entry can name.
     pub(crate) fn new(capacity: usize) -> io::Result<Self> {
         assert!((1..=1 << 16).contains(&capacity), "a standby list of {capacity} places");
-        let memory = SharedMemory::create("rackmem-standby", capacity * PAGE_SIZE)?;
-        Ok(Self {
+        Ok(Self::over(SharedMemory::create(NAME, capacity * PAGE_SIZE)?))
+    }
+
+    /// Takes over a list that a dead pager left. `found`: which pages are at which place; none is being sent.
+    pub(crate) fn inherit(fd: OwnedFd, found: &[(u16, PageRef)]) -> io::Result<Self> {
+        let len = rustix::fs::fstat(&fd)?.st_size as usize;
+        if !(1..=1 << 16).contains(&(len / PAGE_SIZE)) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut standby = Self::over(SharedMemory::map(fd, len)?);
+        for &(index, page) in found {
+            match standby.places.get_mut(usize::from(index)) {
+                None => {}
+                Some(place) if place.page.is_none() => {
+                    place.page = Some(page);
+                    standby.live += 1;
+                }
+                Some(_) => standby.share(index, page),
+            }
+        }
+        // The list begins behind the widest gap: early leavers leave narrower ones.
+        let (gap, end) = standby.widest_gap();
+        (standby.tail, standby.len) = (end, standby.places.len() - gap);
+        Ok(standby)
+    }
+
+    /// Length and end of the longest run of free places.
+    fn widest_gap(&self) -> (usize, usize) {
+        let count = self.places.len();
+        let (mut widest, mut run) = ((0, 0), 0);
+        for i in 0..2 * count {
+            run = if self.places[i % count].page.is_none() { (run + 1).min(count) } else { 0 };
+            if run > widest.0 {
+                widest = (run, (i + 1) % count);
+            }
+        }
+        widest
+    }
+
+    fn over(memory: SharedMemory) -> Self {
+        let capacity = memory.len() / PAGE_SIZE;
+        Self {
             memory,
             places: vec![Place { page: None, sending: false }; capacity],
             tail: 0,
             len: 0,
             live: 0,
             sharers: HashMap::new(),
-        })
+        }
+    }
+
+    /// Places.
+    pub(crate) fn capacity(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The page that came in at `index`, if it is still there.
+    pub(crate) fn page(&self, index: u16) -> Option<PageRef> {
+        self.places.get(usize::from(index))?.page
+    }
+
+    /// The content at `index` is being sent.
+    pub(crate) fn send(&mut self, index: u16) {
+        self.places[usize::from(index)].sending = true;
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -171,6 +229,28 @@ mod tests {
         standby.sent(third);
         assert_eq!(standby.pop(), None);
         assert_eq!((standby.room(), standby.live()), (3, 0));
+    }
+
+    #[test]
+    fn a_list_is_inherited_in_its_order() {
+        let mut standby = Standby::new(6).unwrap();
+        for i in 0..6 {
+            standby.push(PageRef(i), &[i as u8; PAGE_SIZE], false);
+        }
+        (0..3).for_each(|i| assert_eq!(standby.pop(), Some(PageRef(i))));
+        let newest = standby.push(PageRef(7), &[7; PAGE_SIZE], true);
+        standby.leave(4, PageRef(4));
+        let fd = || standby.fd().try_clone_to_owned().unwrap();
+        let found =
+            [(newest, PageRef(7)), (3, PageRef(3)), (5, PageRef(5)), (5, PageRef(8)), (9, PageRef(9))];
+        let mut heir = Standby::inherit(fd(), &found).unwrap();
+        assert_eq!((heir.live(), heir.room(), heir.page(newest)), (3, 2, Some(PageRef(7))));
+        let mut data = [0; PAGE_SIZE];
+        heir.read(newest, &mut data);
+        assert_eq!(data, [7; PAGE_SIZE]);
+        let popped: Vec<PageRef> = std::iter::from_fn(|| heir.pop()).collect();
+        assert_eq!(popped, [PageRef(3), PageRef(8), PageRef(5), PageRef(7)]);
+        assert_eq!(Standby::inherit(fd(), &[]).unwrap().room(), 6);
     }
 
     #[test]

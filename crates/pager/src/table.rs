@@ -9,8 +9,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::Ordering::Relaxed;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use rackmem_policy::PageRef;
 use rackmem_types::PAGE_SIZE;
@@ -24,6 +24,15 @@ pub(crate) const CHUNK_PAGES: u32 = 512;
 pub(crate) const CHUNK_BYTES: u64 = CHUNK_PAGES as u64 * PAGE_SIZE as u64;
 /// Chunks at most: 512 GiB of address space with content. The memfd is sparse, so this costs address space only.
 const CHUNKS_MAX: u32 = 1 << 18;
+
+/// Name of the memfd.
+pub(crate) const NAME: &str = "rackmem-pages";
+
+/// Offset of how many chunks were ever in use.
+const NEXT: usize = 0;
+/// Offset of the first chunk.
+const CHUNKS: usize = 4096;
+const LEN: usize = CHUNKS + CHUNKS_MAX as usize * CHUNK_WORDS * 8;
 
 const HEADER_WORDS: usize = 8;
 const CHUNK_WORDS: usize = HEADER_WORDS + CHUNK_PAGES as usize * ENTRY_WORDS;
@@ -63,8 +72,36 @@ pub(crate) struct PageTable {
 
 impl PageTable {
     pub(crate) fn new() -> io::Result<Self> {
-        let memory = SharedMemory::create("rackmem-pages", CHUNKS_MAX as usize * CHUNK_WORDS * 8)?;
+        let memory = SharedMemory::create(NAME, LEN)?;
         Ok(Self { memory, chunks: HashMap::default(), free: Vec::new(), next: 0 })
+    }
+
+    /// Takes over a table that a dead pager left; of the spaces for which `lives` says no, nothing is kept.
+    pub(crate) fn inherit(fd: OwnedFd, lives: impl Fn(SpaceId) -> bool) -> io::Result<Self> {
+        let memory = SharedMemory::map(fd, LEN)?;
+        let next = (memory.word(NEXT).load(Relaxed) as u32).min(CHUNKS_MAX);
+        let mut table = Self { memory, chunks: HashMap::default(), free: Vec::new(), next };
+        for chunk in 0..next {
+            let word = table.memory.word(table.header_at(chunk, 0)).load(Acquire);
+            let key = word & !USED;
+            if word & USED != 0 && lives((key >> 48) as SpaceId) && !table.chunks.contains_key(&key) {
+                table.chunks.insert(key, chunk);
+            } else {
+                table.header(chunk, 0, 0);
+                table.free.push(chunk);
+            }
+        }
+        Ok(table)
+    }
+
+    /// All pages that have an entry.
+    pub(crate) fn pages(&self) -> Vec<PageRef> {
+        let mut chunks: Vec<u32> = self.chunks.values().copied().collect();
+        chunks.sort_unstable();
+        chunks
+            .into_iter()
+            .flat_map(|chunk| (0..CHUNK_PAGES).map(move |i| PageRef(chunk * CHUNK_PAGES + i)))
+            .collect()
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -84,10 +121,11 @@ impl PageTable {
         }
         let chunk = self.free.pop().or_else(|| {
             let next = self.next;
-            (next < CHUNKS_MAX).then(|| self.next += 1).map(|()| next)
+            (next < CHUNKS_MAX).then(|| self.next += 1)?;
+            self.memory.word(NEXT).store(self.next.into(), Relaxed);
+            Some(next)
         })?;
         let key = key(space, address);
-        self.header(chunk, 0, USED | key);
         self.header(chunk, 1, 0);
         let empty = Entry::default().pack();
         for word in
@@ -95,6 +133,7 @@ impl PageTable {
         {
             (0..ENTRY_WORDS).for_each(|i| word[i].store(empty[i], Relaxed));
         }
+        self.header(chunk, 0, USED | key); // last: a chunk that is in use has entries
         self.chunks.insert(key, chunk);
         Some(PageRef(chunk * CHUNK_PAGES + offset(address)))
     }
@@ -126,15 +165,15 @@ impl PageTable {
 
     pub(crate) fn set(&mut self, page: PageRef, entry: Entry) {
         let packed = entry.pack();
-        for (word, value) in self.words(page).iter().zip(packed) {
-            word.store(value, Relaxed);
+        // The state comes last: half of it written, an entry is still what it was.
+        for (word, value) in self.words(page).iter().zip(packed).rev() {
+            word.store(value, Release);
         }
     }
 
     /// The space and address of a page.
     pub(crate) fn place(&self, page: PageRef) -> (SpaceId, u64) {
-        let key =
-            self.memory.word(page.0 as usize / CHUNK_PAGES as usize * CHUNK_WORDS * 8).load(Relaxed) & !USED;
+        let key = self.memory.word(self.header_at(page.0 / CHUNK_PAGES, 0)).load(Relaxed) & !USED;
         let (space, chunk) = ((key >> 48) as SpaceId, key & ((1 << 48) - 1));
         (space, chunk * CHUNK_BYTES + u64::from(page.0 % CHUNK_PAGES) * PAGE_SIZE as u64)
     }
@@ -149,7 +188,7 @@ impl PageTable {
     }
 
     fn fill_count(&self, page: PageRef) -> &std::sync::atomic::AtomicU64 {
-        self.memory.word(page.0 as usize / CHUNK_PAGES as usize * CHUNK_WORDS * 8 + 8)
+        self.memory.word(self.header_at(page.0 / CHUNK_PAGES, 1))
     }
 
     /// Addresses of the chunks of `space` that exist and touch `start..end`, in ascending order.
@@ -179,11 +218,15 @@ impl PageTable {
     }
 
     fn at(&self, chunk: u32, page: u32) -> usize {
-        (chunk as usize * CHUNK_WORDS + HEADER_WORDS + page as usize * ENTRY_WORDS) * 8
+        self.header_at(chunk, HEADER_WORDS) + page as usize * ENTRY_WORDS * 8
+    }
+
+    fn header_at(&self, chunk: u32, word: usize) -> usize {
+        CHUNKS + (chunk as usize * CHUNK_WORDS + word) * 8
     }
 
     fn header(&self, chunk: u32, word: usize, value: u64) {
-        self.memory.word((chunk as usize * CHUNK_WORDS + word) * 8).store(value, Relaxed);
+        self.memory.word(self.header_at(chunk, word)).store(value, Release);
     }
 }
 
@@ -199,6 +242,26 @@ fn offset(address: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_is_inherited_without_the_dead() {
+        let mut table = PageTable::new().unwrap();
+        let (mine, other) =
+            (table.find_or_create(3, 0x7000).unwrap(), table.find_or_create(4, 0x7000).unwrap());
+        let entry = Entry { state: State::Far, version: 1 << 45, ..Entry::default() };
+        table.set(mine, entry);
+        table.set(other, entry);
+        let gone = table.find_or_create(3, 1 << 30).unwrap();
+        table.remove_chunk(3, 1 << 30);
+        let mut heir =
+            PageTable::inherit(table.fd().try_clone_to_owned().unwrap(), |space| space == 3).unwrap();
+        assert_eq!(heir.get(heir.find(3, 0x7000).unwrap()), entry);
+        assert_eq!((heir.find(4, 0x7000), heir.find(3, 1 << 30)), (None, None));
+        assert_eq!(heir.pages().len(), CHUNK_PAGES as usize);
+        let again = heir.find_or_create(5, 0x9000).unwrap();
+        assert!([other, gone].iter().any(|page| page.0 / CHUNK_PAGES == again.0 / CHUNK_PAGES), "reused");
+        assert_eq!(heir.get(again), Entry::default());
+    }
 
     #[test]
     fn chunks_come_and_go() {

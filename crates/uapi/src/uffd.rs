@@ -7,6 +7,9 @@ use std::ffi::c_ulong;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use crate::shared::SharedMemory;
 
 /// Features that `UFFDIO_API` offers and grants (`UFFD_FEATURE_*`).
 pub mod feature {
@@ -279,13 +282,66 @@ pub fn read(fd: BorrowedFd<'_>, events: &mut Vec<Event>) -> io::Result<usize> {
     Ok(count)
 }
 
+/// Bytes of a `struct uffd_msg`.
+pub const MESSAGE_BYTES: usize = size_of::<Message>();
+
+/// As [`read`], into shared memory at `offset`, where the messages stay: the kernel writes them there itself, so that they
+/// are known even if this process ends before it has looked at them. Panics if there is no room for [`MESSAGES_MAX`].
+pub fn read_into(
+    fd: BorrowedFd<'_>,
+    memory: &SharedMemory,
+    offset: usize,
+    events: &mut Vec<Event>,
+) -> io::Result<usize> {
+    let room = MESSAGES_MAX * MESSAGE_BYTES;
+    assert!(offset + room <= memory.len(), "messages at {offset} have no room");
+    let address = memory.address(offset) as *mut libc::c_void;
+    // SAFETY: the mapping has `room` bytes from `address` on, as was just checked, and no Rust reference into it exists.
+    let bytes = unsafe { libc::read(fd.as_raw_fd(), address, room) };
+    if bytes < 0 {
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) };
+    }
+    let count = bytes as usize / MESSAGE_BYTES;
+    for i in 0..count {
+        let word = |k: usize| memory.word(offset + i * MESSAGE_BYTES + k * 8).load(Ordering::Relaxed);
+        let message = Message { event: word(0) as u8, reserved: [0; 7], words: [word(1), word(2), word(3)] };
+        events.push(decode(&message)?);
+    }
+    Ok(count)
+}
+
+/// A message that was read before, by its words; a fork without its descriptor, which was its reader's. `None`: there is
+/// none, or of another kind.
+pub fn recorded(words: [u64; 4]) -> Option<Recorded> {
+    Some(match words[0] as u8 {
+        EVENT_FORK => Recorded::Fork,
+        0x14 => Recorded::Remap { from: words[1], to: words[2], len: words[3] },
+        0x15 => Recorded::Remove { start: words[1], end: words[2] },
+        0x16 => Recorded::Unmap { start: words[1], end: words[2] },
+        _ => return None,
+    })
+}
+
+/// A change of mappings that was read before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in `Event`")]
+pub enum Recorded {
+    Fork,
+    Remap { from: u64, to: u64, len: u64 },
+    Remove { start: u64, end: u64 },
+    Unmap { start: u64, end: u64 },
+}
+
+const EVENT_FORK: u8 = 0x13;
+
 fn decode(message: &Message) -> io::Result<Event> {
     let [first, second, third] = message.words;
     Ok(match message.event {
         // arg.pagefault: flags, address, ptid; UFFD_PAGEFAULT_FLAG_WRITE is bit 0.
         0x12 => Event::Fault { address: second, write: first & 1 != 0, thread: third as u32 },
         // SAFETY: the kernel installed this descriptor in our table for this message; nobody else owns it.
-        0x13 => Event::Fork { child: unsafe { OwnedFd::from_raw_fd(first as u32 as i32) } },
+        EVENT_FORK => Event::Fork { child: unsafe { OwnedFd::from_raw_fd(first as u32 as i32) } },
         0x14 => Event::Remap { from: first, to: second, len: third },
         0x15 => Event::Remove { start: first, end: second },
         0x16 => Event::Unmap { start: first, end: second },

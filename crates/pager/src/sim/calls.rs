@@ -12,6 +12,7 @@ use rackmem_uapi::uffd::{Event, Progress};
 use super::kernel::{Change, PAGE, There, Waiter, page_of, value_of};
 use super::program::BADGE;
 use super::world::{Access, World};
+use crate::estate::Place;
 use crate::kernel::{Advice, Inhabitant, Mapping, Move, Moved};
 use crate::space::Inside;
 use crate::sync::Mutex;
@@ -58,7 +59,7 @@ fn progress((done, errno): (u64, Option<i32>)) -> Progress {
 }
 
 impl Mapping for SimMapping {
-    fn read(&self, messages: &mut Vec<Event>) -> io::Result<usize> {
+    fn read(&self, messages: &mut Vec<Event>, _: Option<Place<'_>>) -> io::Result<usize> {
         let mut kernel = self.world.kernel();
         // Messages that come while others are read wait for the next time.
         let mut most = if kernel.rng.one_in(4) { 1 + kernel.rng.below(3) as usize } else { usize::MAX };
@@ -212,6 +213,10 @@ impl Inhabitant for SimInhabitant {
 
     fn thread(&self) -> u32 {
         u32::MAX - self.memory as u32
+    }
+
+    fn addresses(&self) -> (u64, u64) {
+        (0, 0)
     }
 
     fn is_gone(&self) -> bool {
