@@ -17,7 +17,7 @@ const MANAGED: Duration = Duration::from_secs(60);
 /// How far above the local limit the resident memory that rackmem manages may lie for most of the time. The evictor rests
 /// below the limit, so the middle of a run is there too, by 0.1 to 13 MiB in nearly all cases. A run of a quarter of a second that
 /// begins with fresh memory is above it for most of its time: 1.7 MiB were seen.
-const ABOVE_LIMIT_KIB: u64 = 4 << 10;
+const ABOVE_LIMIT_KIB: u64 = 16 << 10;
 
 /// How far above the local limit it may lie at any moment: a new mapping is managed only once it is found, and fresh
 /// memory fills at gigabytes a second. 42 MiB were seen where other work kept the pager from its CPU.
