@@ -214,8 +214,8 @@ fn root_up_again_makes_what_is_missing_and_down_leaves_nothing() {
     let mut racks = Racks::new();
     let (name, other) = (racks.name(), racks.name());
     let before = devices();
-    assert!(racks.up(&name).ends_with("4 programs started\n"));
-    assert!(racks.up(&other).ends_with("4 programs started\n"), "two racks side by side");
+    assert!(racks.up(&name).ends_with("5 programs started\n"));
+    assert!(racks.up(&other).ends_with("5 programs started\n"), "two racks side by side");
     assert!(racks.up(&name).ends_with("0 programs started\n"), "all of it stands");
     // A memory server dies.
     let pids = Command::new("ip").args(["netns", "pids", &format!("{name}:m1")]).output().unwrap().stdout;
@@ -287,7 +287,7 @@ fn root_a_half_built_rack_is_finished_by_up() {
     racks.up(&name);
     fs::remove_file(racks.path("racks").join(&name).join("complete")).unwrap();
     assert!(racks.done(&["list"]).contains("half built"));
-    assert!(racks.up(&name).ends_with("4 programs started\n"));
+    assert!(racks.up(&name).ends_with("5 programs started\n"));
     racks.done(&["connect", &name, "s1", "0-4"]);
     assert!(racks.reaches(&name, "c1", M1));
 }

@@ -11,10 +11,13 @@ use clap::Args;
 use rackmem_agent::{AcceleratorKind, AgentConfig};
 use rackmem_api::agent::router;
 use rackmem_api::auth::{Guard, Token};
+use rackmem_api::controller::BrickKind;
 use rackmem_api::serve::{Closing, Listen, ServeConfig, Server, TlsFiles};
 use rackmem_types::{Bytes, ServerAddress};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::join::JoinOptions;
+use crate::options::ram;
 use crate::spawn::{myself, option};
 use crate::{logging, token};
 
@@ -71,6 +74,8 @@ pub(crate) struct Arguments {
     /// Certificates of the authority that signs the memory servers' certificates, PEM
     #[arg(long, value_name = "FILE", requires = "far_tls_cert", help_heading = "Far memory")]
     pub(crate) far_tls_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) join: JoinOptions,
     /// For tests: end by force at the n-th moment at which a crash makes a difference
     #[arg(long, value_name = "N", hide = true)]
     pub(crate) dies_at: Option<u64>,
@@ -92,22 +97,33 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // The places first: a port that is taken is told before anything is touched.
-    let server = Server::open(&serve_config(arguments)?)?;
+    let config = serve_config(arguments)?;
+    let server = Server::open(&config)?;
     let agent = rackmem_agent::start(agent_config(arguments)?, arguments.dies_at).await?;
     let places: Vec<String> = server.places().iter().map(ToString::to_string).collect();
     // Nobody has to read this line for the agent to serve.
     let _ = writeln!(io::stdout(), "agent: on {}", places.join(" and "));
+    let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let offers = BrickKind::Compute {
+        cores: u32::try_from(cores).unwrap_or(u32::MAX),
+        local: arguments.pool.unwrap_or_else(ram),
+    };
+    arguments.join.announce(offers, config.tls.as_ref())?;
     let closing = Closing::default();
-    let close = closing.clone();
+    close_when_told(closing.clone(), "told to end: machines and pagers run on");
+    server.run(router(Arc::new(agent)), closing).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Closes a server when this process is told to end.
+pub(crate) fn close_when_told(closing: Closing, words: &'static str) {
     tokio::spawn(async move {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         tokio::select! { _ = term.recv() => {} _ = int.recv() => {} }
-        tracing::info!("told to end: machines and pagers run on");
-        close.close();
+        tracing::info!("{words}");
+        closing.close();
         io::Result::Ok(())
     });
-    server.run(router(Arc::new(agent)), closing).await;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn serve_config(arguments: &Arguments) -> anyhow::Result<ServeConfig> {

@@ -7,8 +7,8 @@ use rackmem_uapi::inherited::signal_reset;
 use rustix::process::Signal;
 
 use crate::{
-    agent, attach, detach, doctor, held, limit, manual, memory_server, pager, pki, ps, rack, run, top, vm,
-    watch,
+    agent, attach, controller, detach, doctor, held, limit, manual, memory_server, pager, pki, pool, ps,
+    rack, run, top, vm, watch,
 };
 
 /// Far memory for any process: programs use the memory of other machines as if it were their own.
@@ -31,6 +31,16 @@ pub(crate) enum Command {
     Watch(watch::Arguments),
     Agent(agent::Arguments),
     Vm(vm::Arguments),
+    Controller(controller::Arguments),
+    Brick(pool::brick::Arguments),
+    Topology(pool::topology::Arguments),
+    Reserve(pool::reserve::Arguments),
+    Apply(pool::reservation::Apply),
+    Release(pool::reservation::Release),
+    Reservation(pool::reservation::Arguments),
+    Operation(pool::operation::Arguments),
+    Why(pool::operation::Why),
+    Events(pool::events::Arguments),
     Rack(rack::Arguments),
     Pki(pki::Arguments),
     Doctor(doctor::Arguments),
@@ -59,6 +69,16 @@ impl Command {
             Self::Watch(arguments) => printing(|| watch::run(&arguments)),
             Self::Agent(arguments) => agent::run(&arguments),
             Self::Vm(arguments) => printing(|| vm::run(&arguments)),
+            Self::Controller(arguments) => controller::run(&arguments),
+            Self::Brick(arguments) => printing(|| pool::run(arguments.run())),
+            Self::Topology(arguments) => printing(|| pool::run(arguments.run())),
+            Self::Reserve(arguments) => printing(|| pool::run(arguments.run())),
+            Self::Apply(arguments) => printing(|| pool::run(arguments.run())),
+            Self::Release(arguments) => printing(|| pool::run(arguments.run())),
+            Self::Reservation(arguments) => printing(|| pool::run(arguments.run())),
+            Self::Operation(arguments) => printing(|| pool::run(arguments.run())),
+            Self::Why(arguments) => printing(|| pool::run(arguments.run())),
+            Self::Events(arguments) => printing(|| pool::run(arguments.run())),
             Self::Rack(arguments) => printing(|| rack::run(&arguments)),
             Self::Pki(arguments) => printing(|| pki::run(&arguments)),
             Self::Doctor(arguments) => printing(|| doctor::run(&arguments)),

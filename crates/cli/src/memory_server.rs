@@ -9,9 +9,11 @@ use std::thread;
 use anyhow::Context;
 use clap::Args;
 use nix::sys::signal::{SigSet, Signal};
+use rackmem_api::controller::BrickKind;
 use rackmem_memory_server::{Listen, Server, ServerConfig, Shutdown, TlsFiles};
 use rackmem_types::Bytes;
 
+use crate::join::JoinOptions;
 use crate::{descriptors, logging, token};
 
 /// Lend this machine's memory to other machines
@@ -44,6 +46,8 @@ pub(crate) struct Arguments {
     /// Describe the memory in this JSON file to programs on the same machine
     #[arg(long, value_name = "FILE")]
     pub(crate) regions: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) join: JoinOptions,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -57,8 +61,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         server.metrics_address().map(|address| format!(", metrics on {address}")).unwrap_or_default();
     // Nobody has to read this line for the server to serve.
     let _ = writeln!(io::stdout(), "memory server: {} on {}{metrics}", arguments.size, places.join(" and "));
+    arguments.join.announce(BrickKind::Memory { size: arguments.size }, files(arguments).as_ref())?;
     server.wait();
     Ok(ExitCode::SUCCESS)
+}
+
+/// The server's certificate is also shown to a controller.
+fn files(arguments: &Arguments) -> Option<rackmem_api::serve::TlsFiles> {
+    let (cert, key, ca) = (&arguments.tls_cert, &arguments.tls_key, &arguments.tls_ca);
+    let files = |cert: &PathBuf, key: &PathBuf, ca: &PathBuf| rackmem_api::serve::TlsFiles {
+        cert: cert.clone(),
+        key: key.clone(),
+        ca: ca.clone(),
+    };
+    Some(files(cert.as_ref()?, key.as_ref()?, ca.as_ref()?))
 }
 
 fn config(arguments: &Arguments) -> anyhow::Result<ServerConfig> {

@@ -75,7 +75,7 @@ pub enum EmulateError {
         reason: io::Error,
     },
     /// A program cannot be started.
-    #[error("cannot start {what} of brick '{brick}': {reason}")]
+    #[error("cannot start {what} of '{brick}': {reason}")]
     Start {
         /// Which program.
         what: &'static str,
@@ -85,7 +85,7 @@ pub enum EmulateError {
         reason: io::Error,
     },
     /// A program ended, or does not listen.
-    #[error("{what} of brick '{brick}' does not answer; its last words: {words}")]
+    #[error("{what} of '{brick}' does not answer; its last words: {words}")]
     Silent {
         /// Which program.
         what: &'static str,

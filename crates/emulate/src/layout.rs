@@ -42,6 +42,17 @@ pub struct BrickPlace {
     pub cabled: Vec<u16>,
 }
 
+impl BrickPlace {
+    /// Where the controller finds it. A memory server is used by others over the data net, which the controller is not on.
+    fn address(&self) -> String {
+        let Self { data, management, port, .. } = self;
+        match self.offers {
+            Offer::Memory { .. } => format!("{data}:{port},{management}:{port}"),
+            _ => format!("{management}:{port}"),
+        }
+    }
+}
+
 /// A switch's place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwitchPlace {
@@ -94,7 +105,7 @@ impl Layout {
                         on: spec.power == Power::On,
                         cabled: ends.iter().filter(|end| end.of == spec.name).map(|end| end.port).collect(),
                     };
-                    spec.address = Some(format!("{}:{}", place.management, place.port));
+                    spec.address = Some(place.address());
                     layout.bricks.push(place);
                 }
                 Event::SwitchAdded(spec) => {
@@ -110,6 +121,31 @@ impl Layout {
             }
         }
         Ok(layout)
+    }
+
+    /// The rack file `source` with the addresses that its bricks and switches have here: what the controller registers.
+    pub fn registration(&self, source: &str) -> Result<String, EmulateError> {
+        // It was read as a rack file before; to this reader it cannot be wrong.
+        let unreadable = |error: String| EmulateError::State {
+            path: self.name.as_str().into(),
+            reason: std::io::Error::other(error),
+        };
+        let mut file: toml::Table =
+            source.parse().map_err(|error: toml::de::Error| unreadable(error.to_string()))?;
+        let bricks = self.bricks.iter().map(|brick| (&brick.name, brick.address()));
+        let switches = self.switches.iter().map(|switch| (&switch.name, switch.address.clone()));
+        for (name, address) in bricks.chain(switches) {
+            let entries = file.iter_mut().filter_map(|(_, value)| value.as_array_mut()).flatten();
+            let mut tables = entries.filter_map(toml::Value::as_table_mut);
+            let named = tables.find(|entry| {
+                entry.get("name").and_then(toml::Value::as_str) == Some(name.as_str())
+                    && (entry.contains_key("ports"))
+            });
+            if let Some(entry) = named {
+                entry.insert("address".to_owned(), address.into());
+            }
+        }
+        toml::to_string(&file).map_err(|error| unreadable(error.to_string()))
     }
 
     /// The namespace where the controller belongs: the only one from which every brick is reached.
@@ -181,10 +217,20 @@ mod tests {
             Event::BrickAdded(spec) if spec.name == m1.name => spec.address.clone(),
             _ => None,
         });
-        assert_eq!(registered.as_deref(), Some("10.78.0.5:7070"));
+        assert_eq!(registered.as_deref(), Some("10.77.0.5:7070,10.78.0.5:7070"));
         assert_eq!(layout.switch(&"s3".parse().unwrap()).unwrap().address, "tc:r:s3");
         let unknown = layout.brick(&"m9".parse().unwrap()).unwrap_err().to_string();
         assert!(unknown.contains("it has: c1, c2"), "{unknown}");
+    }
+
+    #[test]
+    fn the_controller_registers_what_stands_here() {
+        let layout = layout(EXAMPLE).unwrap();
+        let registered = rackmem_rack::file::read(&layout.registration(EXAMPLE).unwrap()).unwrap();
+        for event in &layout.events {
+            assert!(registered.contains(event), "{event:?}");
+        }
+        assert_eq!(registered.len(), layout.events.len());
     }
 
     #[test]

@@ -1,16 +1,17 @@
-//! The programs of bricks: a memory server in each memory brick, an agent in each compute brick.
+//! The programs of a rack: a memory server in each memory brick, an agent in each compute brick, and the controller.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rackmem_rack::Offer;
+use rackmem_rack::{Name, Offer};
 
 use crate::layout::{BrickPlace, Layout};
 use crate::{EmulateError, namespace};
@@ -41,15 +42,29 @@ pub(crate) fn token_file(rack: &Path) -> PathBuf {
     rack.join("token")
 }
 
+/// The rack file that the controller registers.
+pub(crate) fn registration_file(rack: &Path) -> PathBuf {
+    rack.join("registration.toml")
+}
+
+/// Where the controller listens. A socket is reached from every namespace.
+pub(crate) fn controller_socket(rack: &Path) -> PathBuf {
+    rack.join("controller.sock")
+}
+
+fn controller_log(rack: &Path) -> PathBuf {
+    rack.join("controller.log")
+}
+
 impl Programs {
     /// Starts what is missing in the bricks that are on, and waits until all of it listens. Gives how many were started.
     pub(crate) fn start(&self, layout: &Layout, rack: &Path) -> Result<usize, EmulateError> {
         let mut started = Vec::new();
         for brick in layout.bricks.iter().filter(|brick| brick.on) {
             if let Some((what, command)) = self.command(brick, rack)
-                && !runs(brick, command.get_args().next())
+                && !runs(&brick.namespace, command.get_args().next())
             {
-                start(brick, what, command)?;
+                start(&brick.namespace, what, &brick.name, command)?;
                 started.push((brick, what));
             }
         }
@@ -57,7 +72,33 @@ impl Programs {
             let until = Instant::now() + START;
             started.iter().try_for_each(|(brick, what)| wait(brick, what, rack, until))
         })?;
-        Ok(started.len())
+        Ok(started.len() + usize::from(self.start_controller(layout, rack)?))
+    }
+
+    /// Starts the controller, last, so that it finds everything; says whether that was needed.
+    fn start_controller(&self, layout: &Layout, rack: &Path) -> Result<bool, EmulateError> {
+        let mut command = Command::new(&self.rackmem);
+        let socket = controller_socket(rack);
+        let mut listen = OsString::from("unix:");
+        listen.push(&socket);
+        command.arg("controller").arg("--listen").arg(listen);
+        command.arg("--state").arg(rack.join("controller")).arg("--rack").arg(registration_file(rack));
+        command.arg("--agent-token-file").arg(token_file(rack)).current_dir(rack);
+        detached(&mut command, controller_log(rack));
+        if runs(layout.management(), command.get_args().next()) {
+            return Ok(false);
+        }
+        let what = "the controller";
+        start(layout.management(), what, &layout.name, command)?;
+        let until = Instant::now() + START;
+        while UnixStream::connect(&socket).is_err() {
+            if !runs(layout.management(), Some(OsStr::new("controller"))) || Instant::now() > until {
+                let words = last_words(&controller_log(rack));
+                return Err(EmulateError::Silent { what, brick: layout.name.clone(), words });
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        Ok(true)
     }
 
     /// The program of `brick` and what to call it; an accelerator brick has none.
@@ -81,29 +122,32 @@ impl Programs {
         };
         command.args(["--listen", &listen(brick.management)]).arg("--token-file").arg(token);
         command.env("RACKMEM_RUNTIME_DIR", files.join("run")).env_remove("RACKMEM_MEMORY_SERVER");
-        command.current_dir(&files).stdin(Stdio::null());
-        let log = |path: PathBuf| OpenOptions::new().create(true).append(true).open(path);
-        // Without a log it still serves; what it says is lost then.
-        let words = || log(files.join("log")).map_or_else(|_| Stdio::null(), Stdio::from);
-        command.stdout(words()).stderr(words());
-        // What a terminal sends to the command that builds the rack is not for the rack.
-        command.process_group(0);
+        command.current_dir(&files);
+        detached(&mut command, files.join("log"));
         Some((what, command))
     }
 }
 
-/// Whether a process of the brick is `rackmem` with this subcommand. Machines and pagers of an agent that died may run on.
-fn runs(brick: &BrickPlace, subcommand: Option<&OsStr>) -> bool {
-    namespace::processes([brick.namespace.as_str()].into_iter()).into_iter().any(|pid| {
+/// What the command says goes to a log, and what a terminal sends to the command that builds the rack is not for it.
+fn detached(command: &mut Command, path: PathBuf) {
+    let log = || OpenOptions::new().create(true).append(true).open(&path);
+    // Without a log it still serves; what it says is lost then.
+    let words = || log().map_or_else(|_| Stdio::null(), Stdio::from);
+    command.stdin(Stdio::null()).stdout(words()).stderr(words()).process_group(0);
+}
+
+/// Whether a process of the namespace is `rackmem` with this subcommand. Machines and pagers of an agent that died may run on.
+fn runs(namespace: &str, subcommand: Option<&OsStr>) -> bool {
+    namespace::processes([namespace].into_iter()).into_iter().any(|pid| {
         let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
         line.split(|byte| *byte == 0).nth(1) == subcommand.map(OsStr::as_bytes)
     })
 }
 
-fn start(brick: &BrickPlace, what: &'static str, mut command: Command) -> Result<(), EmulateError> {
-    namespace::inside(&brick.namespace, || {
+fn start(namespace: &str, what: &'static str, of: &Name, mut command: Command) -> Result<(), EmulateError> {
+    namespace::inside(namespace, || {
         let started = command.spawn().map(drop);
-        started.map_err(|reason| EmulateError::Start { what, brick: brick.name.clone(), reason })
+        started.map_err(|reason| EmulateError::Start { what, brick: of.clone(), reason })
     })
 }
 

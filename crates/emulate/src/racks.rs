@@ -16,13 +16,13 @@ use rackmem_switch::iproute;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::layout::Layout;
-use crate::programs::{files, token_file};
+use crate::programs::{controller_socket, files, registration_file, token_file};
 use crate::{EmulateError, Programs, build, namespace};
 
 /// The rack file as it was when the rack was built.
 const RACK_FILE: &str = "rack.toml";
 
-/// What the controller reads: the rack's [`Layout`].
+/// The rack's [`Layout`], for scripts.
 const RACK_JSON: &str = "rack.json";
 
 /// There once all of the rack stands.
@@ -55,6 +55,11 @@ impl Standing {
     /// The token that its programs share.
     pub fn token_file(&self) -> PathBuf {
         token_file(&self.directory)
+    }
+
+    /// Where its controller listens.
+    pub fn controller_socket(&self) -> PathBuf {
+        controller_socket(&self.directory)
     }
 
     /// Where the programs of `brick` have their control sockets.
@@ -185,6 +190,7 @@ fn prepare(rack: &Path, layout: &Layout, source: &str) -> Result<(), EmulateErro
     let json = serde_json::to_vec_pretty(layout)
         .map_err(|error| EmulateError::State { path: path.clone(), reason: error.into() })?;
     write(&path, &json)?;
+    write(&registration_file(rack), layout.registration(source)?.as_bytes())?;
     write(&rack.join(RACK_FILE), source.as_bytes())
 }
 

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use rackmem_api::agent::{AgentClient, StopRequest};
-use rackmem_api::{ApiError, Operation, OperationState, VmName};
+use rackmem_api::{ApiError, Operation, VmName};
 
 use super::AgentOptions;
-use super::progress::Progress;
+use crate::progress::{self, Telling};
 
 #[derive(Args, Debug)]
 pub(crate) struct Name {
@@ -56,22 +56,6 @@ pub(crate) async fn finish(
     operation: Operation,
     done: &str,
 ) -> anyhow::Result<ExitCode> {
-    let operation =
-        if agent.no_wait { operation } else { Progress::new(agent.json).follow(client, operation).await? };
-    if agent.json {
-        println!("{}", serde_json::to_string_pretty(&operation)?);
-    }
-    match (operation.state, operation.error) {
-        (OperationState::Running, _) if !agent.json => println!("operation {} goes on", operation.id),
-        (OperationState::Done, _) if !agent.json => match operation.note {
-            Some(note) => println!("{}: {note}", operation.target),
-            None => println!("{done}"),
-        },
-        (OperationState::Failed | OperationState::Cancelled, Some(problem)) => {
-            return Err(ApiError::Problem(problem).into());
-        }
-        (OperationState::Failed | OperationState::Cancelled, None) => return Ok(ExitCode::FAILURE),
-        _ => {}
-    }
-    Ok(ExitCode::SUCCESS)
+    let telling = Telling { json: agent.json, no_wait: agent.no_wait };
+    progress::finish(telling, client, operation, done).await
 }

@@ -7,10 +7,8 @@ mod console;
 mod create;
 mod elastic;
 mod log;
-mod progress;
 mod resize;
 mod show;
-mod table;
 mod watch;
 
 use std::process::ExitCode;

@@ -6,8 +6,9 @@ use rackmem_api::agent::{FarPart, VmMemory, VmView};
 use rackmem_types::Bytes;
 use serde::Serialize;
 
+use super::AgentOptions;
 use super::act::Name;
-use super::{AgentOptions, table};
+use crate::facts;
 
 pub(crate) async fn list(agent: &AgentOptions) -> anyhow::Result<ExitCode> {
     let vms = agent.client()?.vm_list().await?;
@@ -18,7 +19,7 @@ pub(crate) async fn list(agent: &AgentOptions) -> anyhow::Result<ExitCode> {
     } else {
         let heads = ["NAME", "STATE", "MEMORY", "MAX", "LIMIT", "LOCAL", "FAR", "VCPUS", "PID", "ELASTIC"];
         let rows: Vec<_> = vms.iter().map(row).collect();
-        print!("{}", table::rows(heads, &rows));
+        print!("{}", facts::rows(heads, &rows));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -56,7 +57,7 @@ fn text(vm: &VmView) -> String {
         None => word(&vm.state),
     };
     let accelerator = vm.accelerator.as_ref().map(|by| format!("{} ({})", word(&by.kind), by.reason));
-    let mut text = table::facts(&[
+    let mut text = facts::facts(&[
         ("name", Some(vm.name.to_string())),
         ("state", Some(state)),
         ("origin", Some(word(&vm.origin))),

@@ -1,0 +1,128 @@
+//! `rackmem controller`: the SDM controller, until it is told to end. What runs on the bricks runs on without it.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use rackmem_api::auth::Guard;
+use rackmem_api::controller::{ControllerApi, RackFile, Tokens, router};
+use rackmem_api::serve::{Closing, Listen, ServeConfig, Server, TlsFiles};
+use rackmem_api::{Change, Problem};
+use rackmem_controller::{Controller, ControllerConfig, RackHands};
+use rackmem_rack::Quotas;
+
+use crate::{agent, logging, token};
+
+/// Treat the memory of whole racks as one pool: know every brick and link, reserve, and carry it out
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Where to listen: HOST:PORT or unix:PATH; repeat it for several places
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7090")]
+    pub(crate) listen: Vec<Listen>,
+    /// Where to keep the controller's state
+    #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/rackmem/controller")]
+    pub(crate) state: PathBuf,
+    /// A rack file to register if no brick is known yet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rack: Option<PathBuf>,
+    /// Who may ask: a JSON list of {"name", "token", "role", "project", "expires_ms"}
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens: Option<PathBuf>,
+    /// What projects may have, JSON: {"default": {"rack": BYTES}, "projects": {"p1": {"tray": BYTES}}}
+    #[arg(long, value_name = "FILE")]
+    pub(crate) quotas: Option<PathBuf>,
+    /// Seconds between two looks at what bricks and switches say of themselves
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) watch_every: u64,
+    /// File with the token that the agents know
+    #[arg(long, value_name = "FILE", env = "RACKMEM_AGENT_TOKEN_FILE")]
+    pub(crate) agent_token_file: Option<PathBuf>,
+    /// The controller's certificate, PEM: speak TLS 1.3, also to the agents, and let in only clients with a certificate
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Certificates of the authority that signs the others' certificates, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Listen on the network with neither certificates nor tokens: whoever reaches the port may do everything
+    #[arg(long)]
+    pub(crate) insecure: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    logging::begin();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("cannot start the controller's threads")?.block_on(serve(arguments))
+}
+
+async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let tokens = arguments.tokens.as_deref().map(tokens).transpose()?;
+    let mut config = ControllerConfig::new(&arguments.state);
+    config.watch_every = std::time::Duration::from_secs(arguments.watch_every);
+    if let Some(file) = &arguments.quotas {
+        config.quotas = quotas(file)?;
+    }
+    let tls = match (&arguments.tls_cert, &arguments.tls_key, &arguments.tls_ca) {
+        (Some(cert), Some(key), Some(ca)) => {
+            Some(TlsFiles { cert: cert.clone(), key: key.clone(), ca: ca.clone() })
+        }
+        _ => None,
+    };
+    // The places first: a port that is taken is told before anything is touched.
+    let server = Server::open(&ServeConfig {
+        listen: arguments.listen.clone(),
+        tls: tls.clone(),
+        // Tokens with roles are judged by the router.
+        guard: Guard { token: None },
+        insecure: arguments.insecure || tokens.is_some(),
+    })?;
+    let text = arguments.agent_token_file.as_deref().map(token::read).transpose()?;
+    let text = text.map(|text| String::from_utf8_lossy(&text).into_owned());
+    let controller = Controller::start(config, Arc::new(RackHands::new(tls, text))).await?;
+    if let Some(file) = &arguments.rack {
+        register(&controller, file).await?;
+    }
+    let places: Vec<String> = server.places().iter().map(ToString::to_string).collect();
+    // Nobody has to read this line for the controller to serve.
+    let _ = writeln!(io::stdout(), "controller: on {}", places.join(" and "));
+    let closing = Closing::default();
+    agent::close_when_told(closing.clone(), "told to end: what is under way goes on at the next start");
+    server.run(router(Arc::new(controller), tokens), closing).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tokens(file: &Path) -> anyhow::Result<Tokens> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read the tokens in {shown}"))?;
+    Tokens::read(&text).with_context(|| format!("{shown} cannot be used"))
+}
+
+fn quotas(file: &Path) -> anyhow::Result<Quotas> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read the quotas in {shown}"))?;
+    serde_json::from_str(&text).with_context(|| {
+        format!(
+            "{shown} has a mistake; write {{\"default\": {{\"rack\": BYTES}}, \"projects\": {{\"p1\": {{\"tray\": BYTES}}}}}}"
+        )
+    })
+}
+
+/// Registers a rack file with a controller that knows no brick. One that was started before keeps to what it knows.
+async fn register(controller: &Controller, file: &Path) -> anyhow::Result<()> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read the rack file {shown}"))?;
+    let told = |problem: Problem| anyhow::anyhow!("the rack file {shown}: {}", problem.detail);
+    let present = controller.controller().await.map_err(told)?;
+    if present.bricks > 0 {
+        tracing::info!("{} bricks are known already: {shown} is not read again", present.bricks);
+        return Ok(());
+    }
+    let change = Change::new(present.generation, "rack file");
+    controller.rack_register(change, RackFile { file: text }).await.map_err(told)?;
+    Ok(())
+}

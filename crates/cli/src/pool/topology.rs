@@ -1,0 +1,81 @@
+//! `rackmem topology`: the rack as a graph, as lines of text or drawn.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use rackmem_api::controller::Topology;
+
+use super::ask::ControllerOptions;
+use super::{print_json, svg};
+
+/// Show racks, trays, bricks, switches, cables and circuits
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Draw it into this file instead
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    svg: Option<PathBuf>,
+    #[command(flatten)]
+    controller: ControllerOptions,
+}
+
+impl Arguments {
+    pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
+        let topology = self.controller.client()?.topology().await?;
+        if let Some(file) = &self.svg {
+            let shown = file.display();
+            std::fs::write(file, svg::svg(&topology)).with_context(|| format!("cannot write {shown}"))?;
+            println!("{shown}: written");
+        } else if self.controller.json {
+            print_json(&topology)?;
+        } else {
+            print!("{}", text(&topology));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Racks with their trays and what is in these, then cables, then circuits.
+fn text(topology: &Topology) -> String {
+    let mut text = String::new();
+    let switches = |place: Option<&str>| {
+        let here = topology.switches.iter().filter(move |switch| switch.place.as_deref() == place);
+        here.map(|switch| format!("{} ({} switch)", switch.name, switch.kind)).collect::<Vec<_>>()
+    };
+    for rack in &topology.racks {
+        let of_rack = switches(Some(rack));
+        text += &format!("rack {rack}: {}\n", listed(&of_rack));
+        for tray in topology.trays.iter().filter(|tray| tray.rack == *rack) {
+            let bricks = topology.bricks.iter().filter(|brick| brick.tray == tray.name);
+            let names = bricks.map(|brick| brick.name.clone());
+            let inside: Vec<String> = names.chain(switches(Some(&tray.name))).collect();
+            text += &format!("  tray {}: {}\n", tray.name, listed(&inside));
+        }
+    }
+    let between = switches(None);
+    if !between.is_empty() {
+        text += &format!("between racks: {}\n", listed(&between));
+    }
+    for cable in &topology.cables {
+        let used = if cable.circuits > 0 { format!(", {} circuits", cable.circuits) } else { String::new() };
+        let ends = cable.ends.join(" - ");
+        text += &format!("cable {ends}: {} ns, {} Mbit/s{used}\n", cable.latency_ns, cable.mbps);
+    }
+    for circuit in &topology.circuits {
+        let users: Vec<String> = circuit.users.iter().map(ToString::to_string).collect();
+        text += &format!(
+            "circuit {}, {}, {}: {} (reservations {})\n",
+            circuit.id,
+            circuit.class,
+            circuit.state,
+            circuit.path.join(" "),
+            listed(&users)
+        );
+    }
+    text
+}
+
+fn listed(words: &[String]) -> String {
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+}
