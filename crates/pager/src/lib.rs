@@ -250,6 +250,8 @@ pub fn run(config: PagerConfig) -> Result<(), PagerError> {
         );
         let followed: Vec<u32> = insides.iter().map(|(_, inside)| inside.resident.pid()).collect();
         spawn(scope, "evict", move || {
+            // It works ahead of need: a fault comes first. To be an ordinary thread needs no right.
+            let _ = rustix::process::setpriority_process(None, 0);
             evictor.inherit(&insides);
             evictor.run();
         })?;
