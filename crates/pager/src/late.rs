@@ -83,11 +83,11 @@ impl Pending {
 
     fn touch(&mut self, step: &Step) {
         self.layouts += 1;
-        let places = match step {
-            Step::Fork => vec![0..u64::MAX],
-            step => step.places(),
-        };
-        self.touched.extend(places.into_iter().map(|place| (self.layouts, place)));
+        let mut touched = |place| self.touched.push_back((self.layouts, place));
+        match step {
+            Step::Fork => touched(0..u64::MAX),
+            step => step.places().into_iter().for_each(touched),
+        }
         let oldest = self.layouts.saturating_sub(TOUCHED_MAX);
         while self.touched.front().is_some_and(|&(number, _)| number <= oldest) {
             self.touched.pop_front();
