@@ -92,7 +92,9 @@ impl Programs {
         start(layout.management(), what, &layout.name, command)?;
         let until = Instant::now() + START;
         while UnixStream::connect(&socket).is_err() {
-            if !runs(layout.management(), Some(OsStr::new("controller"))) || Instant::now() > until {
+            // Not by its command line: that is empty for a moment after a process was started.
+            let has_ended = namespace::processes([layout.management()].into_iter()).is_empty();
+            if has_ended || Instant::now() > until {
                 let words = last_words(&controller_log(rack));
                 return Err(EmulateError::Silent { what, brick: layout.name.clone(), words });
             }
