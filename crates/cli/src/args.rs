@@ -7,8 +7,8 @@ use rackmem_uapi::inherited::signal_reset;
 use rustix::process::Signal;
 
 use crate::{
-    agent, attach, detach, doctor, held, limit, manual, memory_server, pager, pki, ps, rack, run, top, vm,
-    watch,
+    agent, attach, detach, doctor, held, limit, manual, memory_server, pager, pki, ps, rack, run, segment,
+    top, vm, watch,
 };
 
 /// Far memory for any process: programs use the memory of other machines as if it were their own.
@@ -32,6 +32,7 @@ pub(crate) enum Command {
     Agent(agent::Arguments),
     Vm(vm::Arguments),
     Rack(rack::Arguments),
+    Segment(segment::Arguments),
     Pki(pki::Arguments),
     Doctor(doctor::Arguments),
     #[command(hide = true)]
@@ -60,6 +61,7 @@ impl Command {
             Self::Agent(arguments) => agent::run(&arguments),
             Self::Vm(arguments) => printing(|| vm::run(&arguments)),
             Self::Rack(arguments) => printing(|| rack::run(&arguments)),
+            Self::Segment(arguments) => printing(|| segment::run(&arguments)),
             Self::Pki(arguments) => printing(|| pki::run(&arguments)),
             Self::Doctor(arguments) => printing(|| doctor::run(&arguments)),
             Self::Man(arguments) => printing(|| manual::man(&arguments)),

@@ -21,6 +21,7 @@ mod ps;
 mod rack;
 mod rates;
 mod run;
+mod segment;
 mod signals;
 mod spawn;
 mod style;

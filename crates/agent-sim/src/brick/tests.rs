@@ -33,6 +33,7 @@ fn entry(number: u8, mib: u64) -> Attachment {
         offset: 0,
         server: "m1:7070".parse().unwrap(),
         segment: None,
+        token: None,
         class: LatencyClass::Rack,
     }
 }

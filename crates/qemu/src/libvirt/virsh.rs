@@ -46,11 +46,17 @@ impl Virsh {
 
     /// Starts a command that goes on and whose words are read as they come. It ends when it is dropped.
     pub(crate) fn follow(&self, arguments: &[&str]) -> Result<Child> {
-        self.command(arguments).stderr(Stdio::null()).spawn().map_err(not_there)
+        // It waits for events and would not notice that its reader was killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", PROGRAM]);
+        self.complete(command, arguments).stderr(Stdio::null()).spawn().map_err(not_there)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        self.complete(Command::new(PROGRAM), arguments)
+    }
+
+    fn complete(&self, mut command: Command, arguments: &[&str]) -> Command {
         command
             .args(["--quiet", "--connect", &self.uri])
             .args(arguments)
