@@ -77,7 +77,9 @@ impl Machines {
         }
         let files = self.files(vm.name()).machine().map_err(|error| from_qemu(&error))?;
         let image = inspect(vm).await?;
-        let config = machine_config(spec, image.as_ref(), &files)?;
+        // Until it is known what QEMU offers, it offers the best.
+        let has_virtio_mem = self.hypervisor.known().is_none_or(|qemu| qemu.capabilities.virtio_mem);
+        let config = machine_config(spec, image.as_ref(), &files, has_virtio_mem)?;
         config.check().map_err(|error| from_qemu(&error))
     }
 
@@ -106,7 +108,8 @@ impl Machines {
             return Ok(found);
         }
         let files = self.files(vm.name()).machine().map_err(|error| from_qemu(&error))?;
-        let config = machine_config(&vm.spec, inspect(vm).await?.as_ref(), &files)?;
+        let has_virtio_mem = qemu.capabilities.virtio_mem;
+        let config = machine_config(&vm.spec, inspect(vm).await?.as_ref(), &files, has_virtio_mem)?;
         let machine = qemu.start(&config, &files).await.map_err(|error| from_qemu(&error))?;
         self.keep(vm.name(), Arc::new(machine)).await
     }

@@ -70,6 +70,7 @@ fn record(name: VmName, found: Foreign, request: DomainAttach) -> VmRecord {
         memory_servers: request.memory_servers,
         attachments: request.attachments,
         far_node: None,
+        growth: None,
         driver: if libvirt.is_some() { Driver::Libvirt } else { Driver::Qemu },
         start: false,
     };

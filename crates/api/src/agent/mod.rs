@@ -29,6 +29,6 @@ pub use resize::{Mechanism, ResizePlan, ResizeRequest, ResizeStep, StepCost};
 pub use routes::{document, fleet, openapi, router};
 pub use segment::{SegmentId, SegmentToken};
 pub use vm::{
-    Accelerator, AcceleratorKind, Boot, Driver, MEMORY_MAX, MEMORY_MIN, Origin, PagerState, PagerView,
-    VmSpec, VmState, VmView,
+    Accelerator, AcceleratorKind, Boot, Driver, Growth, MEMORY_MAX, MEMORY_MIN, Origin, PagerState,
+    PagerView, VmSpec, VmState, VmView,
 };
