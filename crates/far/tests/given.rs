@@ -1,5 +1,7 @@
 //! Far memory in segments that somebody else made: used in pieces, emptied before and after, never destroyed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::time::Duration;
