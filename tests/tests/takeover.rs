@@ -8,6 +8,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use nix::libc;
+use nix::sys::ptrace;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rackmem_e2e::{Process, Rack, Redis, c_program, free_address, required};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -139,6 +143,126 @@ fn root_a_tree_of_processes() {
     for round in 0..4 {
         check(&[c_program("fork_tree"), "32".into(), round.to_string().into()], 12, 1);
     }
+}
+
+/// Kills a pager in the moment in which it has read that its target forked, and has not done anything about it. `false`: it ended
+/// before that.
+fn kill_at_a_fork(pager: u32) -> bool {
+    const FORK: u8 = 0x13; // UFFD_EVENT_FORK
+    const MESSAGE: usize = 32;
+    let tasks = std::fs::read_dir(format!("/proc/{pager}/task")).into_iter().flatten().flatten();
+    let is_fault = |path: &std::path::Path| {
+        std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "fault")
+    };
+    let mut threads = tasks.filter(|task| is_fault(&task.path()));
+    let Some(thread) = threads.next().and_then(|task| task.file_name().to_str()?.parse().ok()) else {
+        return false;
+    };
+    let thread = nix::unistd::Pid::from_raw(thread);
+    if ptrace::seize(thread, ptrace::Options::PTRACE_O_TRACESYSGOOD).is_err() {
+        return false;
+    }
+    ptrace::interrupt(thread).unwrap();
+    loop {
+        match waitpid(thread, Some(WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::PtraceSyscall(_)) => {
+                let registers = ptrace::getregs(thread).unwrap();
+                // Where a call begins, there is no result yet.
+                let bytes = (registers.rax as i64).max(0) as usize;
+                if registers.orig_rax == libc::SYS_read as u64 && bytes > 0 && bytes.is_multiple_of(MESSAGE) {
+                    let mut messages = vec![0; bytes];
+                    let from = RemoteIoVec { base: registers.rsi as usize, len: bytes };
+                    process_vm_readv(thread, &mut [std::io::IoSliceMut::new(&mut messages)], &[from])
+                        .unwrap();
+                    if messages.chunks(MESSAGE).any(|message| message[0] == FORK) {
+                        kill_process(Pid::from_raw(pager.cast_signed()).unwrap(), Signal::KILL).unwrap();
+                        // Whoever traces a thread has to see it end.
+                        while waitpid(thread, Some(WaitPidFlag::__WALL)).is_ok_and(|status| {
+                            !matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..))
+                        }) {}
+                        kill(pager);
+                        return true;
+                    }
+                }
+            }
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(_) => return false,
+            Ok(_) => {}
+        }
+        if ptrace::syscall(thread, None).is_err() {
+            return false;
+        }
+    }
+}
+
+#[test]
+fn root_a_child_whose_fork_was_just_read() {
+    for round in 0..4u64 {
+        let rack = Rack::start();
+        let program = [c_program("fork_tree"), "32".into(), round.to_string().into()];
+        let process = Process::start(&mut rack.run(12, &[], &program), LIMIT);
+        let begun = Instant::now();
+        while target(&rack).is_none() && begun.elapsed() < Duration::from_secs(5) {}
+        let mut kills = 0;
+        while let Some((pid, pager)) = target(&rack)
+            && kill_at_a_fork(pager)
+        {
+            kills += 1;
+            if take_over(&rack, pid, 12).is_none() {
+                break;
+            }
+        }
+        process.finish().expect_success(&format!("fork_tree under {kills} pagers that were killed"));
+        assert!(kills >= 3, "only {kills} pagers were killed");
+    }
+}
+
+#[test]
+fn root_a_trustee_ends_with_its_pager_or_with_what_it_keeps() {
+    let trustees = |session: u32| -> Vec<u32> {
+        let named = |pid: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
+            stat.contains("(rackmem-trustee)") && fields[0] != "Z" && fields[3] == session.to_string()
+        };
+        let pids = std::fs::read_dir("/proc").unwrap().flatten();
+        pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(named).collect()
+    };
+    let gone = |session: u32| {
+        let begun = Instant::now();
+        while !trustees(session).is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(5), "a trustee stays: {:?}", trustees(session));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let rack = Rack::start();
+    let program = [c_program("patient"), "32".into()];
+    let mut process = Process::start(&mut rack.run(16, &[], &program), LIMIT);
+    process.expect_line("ready");
+    let (pid, first) = target(&rack).unwrap();
+    assert_eq!(trustees(first).len(), 1);
+    kill(first);
+    assert_eq!(trustees(first).len(), 1, "the target may still need it");
+    take_over(&rack, pid, 16).unwrap();
+    gone(first);
+    let (_, second) = target(&rack).unwrap();
+    kill(second);
+    let links = |pid: u32| {
+        std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .flatten()
+            .filter_map(|fd| fd.path().read_link().ok())
+    };
+    let begun = Instant::now();
+    while !links(trustees(second)[0]).all(|link| link.ends_with("anon_inode:[userfaultfd]")) {
+        assert!(begun.elapsed() < Duration::from_secs(5), "it keeps more than userfaultfds");
+    }
+    let _ = kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL);
+    gone(second);
+    let mut process = Process::start(&mut rack.run(16, &[], &program), LIMIT);
+    process.expect_line("ready");
+    let (pid, third) = target(&rack).unwrap();
+    rack.quick(&["detach", &pid.to_string()]);
+    gone(third);
 }
 
 #[test]

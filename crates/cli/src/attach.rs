@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
-use rackmem_control::ControlError;
+use rackmem_control::{Client, ControlError};
 
 use crate::doctor::{self, Facts, WayOut};
 use crate::options::FarOptions;
@@ -28,7 +28,7 @@ const DYING: Duration = Duration::from_secs(1);
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let pid = arguments.pid;
     let target = process::attachable(pid)?;
-    if rackmem_control::targets()?.contains(&pid) {
+    if rackmem_control::targets()?.contains(&pid) && answers(pid) {
         return Err(ControlError::AlreadyAttached(pid).into());
     }
     // Nobody answers for it; a pager that is still there is dying.
@@ -51,6 +51,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             Report::Failed(sentence) => bail!("process {pid} ({}) is not attached: {sentence}", target.name),
         }
     }
+}
+
+/// Whether a pager serves the process. The socket of one that was killed is still there for a moment, and nobody answers on it.
+fn answers(pid: u32) -> bool {
+    Client::open(pid).and_then(|mut pager| pager.stats()).is_ok()
 }
 
 /// The process waits, because its pager was killed: another one goes on.

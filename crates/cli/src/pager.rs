@@ -14,7 +14,7 @@ use clap::Args;
 use nix::sys::signal::{SigSet, Signal};
 use rackmem_control::Client;
 use rackmem_far::{Credentials, FarConfig, TlsFiles};
-use rackmem_pager::PagerConfig;
+use rackmem_pager::{PagerConfig, Trustee};
 use rackmem_uapi::inherited::take_descriptor;
 
 use crate::options::FarOptions;
@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let ready = take_descriptor(arguments.ready_fd).context("the descriptor to report on is missing")?;
     let report = ready.try_clone().context("cannot copy the descriptor to report on")?;
-    match leave_caller(arguments.pid).and_then(|()| serve(arguments, ready)) {
+    match leave_caller(arguments.pid).and_then(|trustee| serve(arguments, ready, trustee)) {
         Ok(()) => {
             remove_if_empty(&arguments.log);
             Ok(ExitCode::SUCCESS)
@@ -72,8 +72,7 @@ fn has_ended(pid: u32) -> bool {
     matches!(process::read(pid), Ok(None | Some(Process { is_zombie: true, .. })))
 }
 
-fn serve(arguments: &Arguments, ready: OwnedFd) -> anyhow::Result<()> {
-    logging::begin();
+fn serve(arguments: &Arguments, ready: OwnedFd, trustee: Option<Trustee>) -> anyhow::Result<()> {
     descriptors::raise_limit();
     let config = PagerConfig {
         pid: arguments.pid,
@@ -84,6 +83,7 @@ fn serve(arguments: &Arguments, ready: OwnedFd) -> anyhow::Result<()> {
         far: far_config(arguments)?,
         trace: arguments.far.trace.clone(),
         without: arguments.far.without.clone(),
+        trustee,
         ready: Some(ready),
     };
     rackmem_pager::run(config)?;
@@ -110,8 +110,8 @@ fn far_config(arguments: &Arguments) -> anyhow::Result<FarConfig> {
 }
 
 /// Leaves the caller's terminal, directory and descriptors, so that neither Ctrl-C nor an unmount nor a reader who
-/// waits for the end of a pipe meets the pager.
-fn leave_caller(pid: u32) -> anyhow::Result<()> {
+/// waits for the end of a pipe meets the pager. Appoints the trustee when all that is left.
+fn leave_caller(pid: u32) -> anyhow::Result<Option<Trustee>> {
     rustix::process::setsid().context("cannot begin a session of its own")?;
     std::env::set_current_dir("/").context("cannot leave the working directory")?;
     for entry in fs::read_dir("/proc/self/fd").context("cannot list the inherited descriptors")? {
@@ -121,7 +121,11 @@ fn leave_caller(pid: u32) -> anyhow::Result<()> {
             drop(take_descriptor(number));
         }
     }
-    detach_on_signal(pid)
+    logging::begin();
+    // Where processes are scarce the pager does without.
+    let trustee = Trustee::appoint().inspect_err(|error| tracing::warn!("no trustee: {error}")).ok();
+    detach_on_signal(pid)?;
+    Ok(trustee)
 }
 
 /// A pager that is told to end brings everything home first: without it the target could not go on.

@@ -20,6 +20,10 @@ use crate::reconnect::Reconnect;
 use crate::server::Server;
 use crate::stream::Stream;
 
+/// Pages that are asked for by one frame. An answer is taken apart when all of it is there, so that a server that prepares the
+/// second half of a window and a pager that installs the first work at the same time.
+const READ_PAGES: usize = 32;
+
 /// Time for the first connection of a port.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -127,7 +131,7 @@ impl Link {
             let done = |request: &ReadRequest| Done::Read { tag: request.tag, slot: request.slot, extent };
             self.done.extend(requests.iter().map(done));
         } else {
-            for batch in requests.chunks(PAGES_PER_FRAME_MAX) {
+            for batch in requests.chunks(READ_PAGES) {
                 let pages = batch.iter().map(|request| (request.tag, request.slot));
                 self.issue_read(table, extent, pages, false);
             }
@@ -193,7 +197,7 @@ impl Link {
         self.pump(now);
     }
 
-    /// Asks for pages of one extent, at most 256. `again`: they came damaged before.
+    /// Asks for pages of one extent, at most [`PAGES_PER_FRAME_MAX`]. `again`: they came damaged before.
     pub(crate) fn issue_read(
         &mut self,
         table: &Table,

@@ -57,7 +57,7 @@ impl Port {
         Ok(port)
     }
 
-    /// Asks for pages: one frame for each segment touched (and each 256 pages), sent at once as far as the sockets take
+    /// Asks for pages: one frame for each segment touched (and each 32 pages), sent at once as far as the sockets take
     /// it, without blocking.
     pub fn read(&mut self, requests: &[ReadRequest]) {
         self.refresh();

@@ -26,6 +26,10 @@ use crate::{PagerError, Probes, Shared, enter};
 const TICK_BUSY: Duration = Duration::from_millis(1);
 /// How often when nothing changes.
 const TICK_IDLE: Duration = Duration::from_millis(10);
+/// Attempts at registering new memory while the program changes its mappings, before the next look at its size.
+const REGISTER_TRIES: u32 = 10;
+/// Between two of them: about what a change takes.
+const REGISTER_REST: Duration = Duration::from_micros(100);
 /// How often processes are looked at.
 const TICK_PROCESSES: Duration = Duration::from_millis(20);
 /// Memory that is taken in under one hold of the lock: 128 pages, about 50 µs.
@@ -313,7 +317,14 @@ pub(crate) fn entered(shared: &Shared, id: SpaceId, inside: Inside) {
 
 fn register_new(shared: &Shared, id: SpaceId, thread: u32) {
     let Ok(map) = PageMap::open(thread) else { return };
-    register(shared, id, &|| procfs::spans(thread), &|address, count| map.present(address, count));
+    let look = || procfs::spans(thread);
+    // What is not registered grows beyond the limit, so that an attempt that a change spoils is made again at once.
+    for _ in 0..REGISTER_TRIES {
+        if register(shared, id, &look, &|address, count| map.present(address, count)) {
+            break;
+        }
+        std::thread::sleep(REGISTER_REST);
+    }
 }
 
 /// What is mapped now.
@@ -326,45 +337,71 @@ type Present<'a> = dyn Fn(u64, usize) -> io::Result<Vec<bool>> + 'a;
 /// The list of mappings is old by the time they are registered. If just what it names were registered, a mapping that has
 /// grown or moved since would fall into two, and a program that then moves or shrinks what it knows as one would be
 /// refused. So whole spans are registered, from one mapping that cannot be to the next, whatever lies there now; and what is
-/// ours now is seen by a second look, between which and now no change was reported and none is due.
-pub(crate) fn register(shared: &Shared, id: SpaceId, look: &Look<'_>, present: &Present<'_>) {
-    let Ok(spans) = look() else { return };
-    let Some(count) = register_spans(shared, id, &spans) else { return };
-    let Ok(spans) = look() else { return };
+/// ours now is seen by a second look, between which and now no change there was reported and none is due.
+///
+/// `false`: a change came in between, and it is to be tried again.
+pub(crate) fn register(shared: &Shared, id: SpaceId, look: &Look<'_>, present: &Present<'_>) -> bool {
+    let Ok(spans) = look() else { return true };
+    let layouts = match register_spans(shared, id, &spans) {
+        Registered::Nothing => return true,
+        Registered::NotNow => return false,
+        Registered::Some { layouts } => layouts,
+    };
+    let Ok(spans) = look() else { return true };
     let mut found = Vec::new();
+    let mut as_seen = true;
     {
         let mut core = shared.lock();
-        let Some(space) = core.space_mut(id) else { return };
+        let Some(space) = core.space_mut(id) else { return true };
         // A child that was forked already, but of which we have not read yet, knows nothing of this registration. So the
         // memory is ours only from the next look on, when that child will have been told apart.
-        let as_seen = space.pending.is_empty() && space.pending.count() == count;
-        if !as_seen || space.ask() == Some(libc::EAGAIN) {
+        if !space.pending.is_empty() || space.ask() == Some(libc::EAGAIN) {
             space.changed = true;
-            return;
+            return false;
         }
         for mapping in spans.into_iter().flat_map(|span| span.mappings) {
-            found.extend(space.regions.gaps(mapping).into_iter().filter(|gap| {
-                !space.is_ours(gap.start) && space.uffd.is_registered(gap.start) == Some(true)
-            }));
+            for gap in space.regions.gaps(mapping) {
+                if space.is_ours(gap.start) {
+                    continue;
+                }
+                match space.uffd.is_registered(gap.start) {
+                    Some(true) if !space.pending.is_touched(&gap, layouts) => found.push(gap),
+                    // It came after the first look, which its size will show, or cannot be.
+                    Some(false) => {}
+                    // It has changed, or something is changing.
+                    Some(true) | None => as_seen = false,
+                }
+            }
         }
+        space.changed |= !as_seen;
         found.iter().for_each(|gap| space.regions.insert(gap.clone()));
         core.regions_note(id);
     }
     for gap in found {
         take_in(shared, id, present, gap);
     }
+    as_seen
 }
 
-/// Has the kernel report missing pages. Gives how many changes have been reported until now, or `None` if there is nothing
-/// new or not the time for it.
-fn register_spans(shared: &Shared, id: SpaceId, spans: &[Span]) -> Option<u64> {
+/// What became of [`register_spans`].
+enum Registered {
+    /// There is nothing new, or the space is gone.
+    Nothing,
+    /// The mappings are changing, see `late.rs`.
+    NotNow,
+    /// After so many changes of what is mapped where.
+    Some { layouts: u64 },
+}
+
+/// Has the kernel report missing pages.
+fn register_spans(shared: &Shared, id: SpaceId, spans: &[Span]) -> Registered {
     let mut any = false;
     for span in spans {
         let mut core = shared.lock();
-        let space = core.space_mut(id)?;
+        let Some(space) = core.space_mut(id) else { return Registered::Nothing };
         if !space.pending.is_empty() || space.ask() == Some(libc::EAGAIN) {
-            space.changed = true; // later, see `late.rs`
-            return None;
+            space.changed = true;
+            return Registered::NotNow;
         }
         // Always, not only for what is new by the list: another mapping may have come where an old one was.
         let whole = space.uffd.register(span.range.start, span.range.end - span.range.start).is_ok();
@@ -374,8 +411,10 @@ fn register_spans(shared: &Shared, id: SpaceId, spans: &[Span]) -> Option<u64> {
                 && (whole || space.uffd.register(gap.start, gap.end - gap.start).is_ok());
         }
     }
-    let count = shared.lock().space(id)?.pending.count();
-    any.then_some(count)
+    match shared.lock().space(id) {
+        Some(space) if any => Registered::Some { layouts: space.pending.layouts() },
+        _ => Registered::Nothing,
+    }
 }
 
 /// Takes in the pages of a range that are there and not known: they were there before the range was registered.

@@ -10,6 +10,7 @@
 //! kernel is asked what lies where now, and which pages are there. Pages of which even that leaves open whose they are, are
 //! lost: SIGBUS, not another's content.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
@@ -23,6 +24,9 @@ use crate::table::SpaceId;
 
 /// Pages that are looked at to tell two orders apart: a second's part of a thousand.
 const WITNESSES_MAX: usize = 1024;
+
+/// Changes whose places are remembered: more than threads make between two looks at the list of mappings.
+const TOUCHED_MAX: u64 = 256;
 
 /// What the user is told.
 pub(crate) const UNDECIDED: &str =
@@ -42,8 +46,10 @@ pub(crate) struct Change {
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     changes: Vec<Change>,
-    /// How many have come since the beginning.
-    count: u64,
+    /// How many have come since the beginning that change what is mapped where: all but pages given back.
+    layouts: u64,
+    /// Where the latest of these did, with their numbers.
+    touched: VecDeque<(u64, Range<u64>)>,
     /// In a forked child: where other threads of its parent changed mappings while it was forked.
     doubts: Vec<Doubt>,
 }
@@ -61,13 +67,37 @@ impl Pending {
         self.changes.is_empty() && self.doubts.is_empty()
     }
 
-    /// How many changes have come since the beginning.
-    pub(crate) fn count(&self) -> u64 {
-        self.count
+    /// How many changes have come since the beginning that change what is mapped where. A program whose threads come and go
+    /// gives pages back all the time, and that must not keep its memory from being found.
+    pub(crate) fn layouts(&self) -> u64 {
+        self.layouts
+    }
+
+    /// Whether what is mapped in `range` may have changed since there were so many `layouts`.
+    pub(crate) fn is_touched(&self, range: &Range<u64>, layouts: u64) -> bool {
+        self.layouts - layouts > TOUCHED_MAX
+            || self.touched.iter().any(|(number, place)| {
+                *number > layouts && place.start < range.end && range.start < place.end
+            })
+    }
+
+    fn touch(&mut self, step: &Step) {
+        self.layouts += 1;
+        let mut touched = |place| self.touched.push_back((self.layouts, place));
+        match step {
+            Step::Fork => touched(0..u64::MAX),
+            step => step.places().into_iter().for_each(touched),
+        }
+        let oldest = self.layouts.saturating_sub(TOUCHED_MAX);
+        while self.touched.front().is_some_and(|&(number, _)| number <= oldest) {
+            self.touched.pop_front();
+        }
     }
 
     pub(crate) fn push(&mut self, change: Change) {
-        self.count += 1;
+        if !matches!(change.step, Step::Remove(_)) {
+            self.touch(&change.step);
+        }
         self.changes.push(change);
     }
 

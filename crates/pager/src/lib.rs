@@ -40,6 +40,7 @@ mod table;
 mod takeover;
 mod tracing_file;
 mod transfer;
+mod trustee;
 mod watch;
 
 use std::fs::File;
@@ -59,6 +60,7 @@ use rackmem_types::Bytes;
 pub use error::{EstateError, PagerError};
 pub use probes::Probes;
 pub use takeover::is_orphan;
+pub use trustee::Trustee;
 
 use crate::control::Control;
 use crate::core::Core;
@@ -90,6 +92,9 @@ pub struct PagerConfig {
     pub trace: Option<PathBuf>,
     /// Kernel features to do without.
     pub without: Vec<String>,
+    /// What keeps this process's descriptors when it is killed. Without one, a child that was forked in the microsecond before that
+    /// is not served.
+    pub trustee: Option<Trustee>,
     /// Where to report, in JSON lines, that the process is held and that far memory is in force.
     pub ready: Option<OwnedFd>,
 }
@@ -224,6 +229,8 @@ pub fn run(config: PagerConfig) -> Result<(), PagerError> {
         core.estate.root_set(config.pid, probes.features);
         Inheritance { core, far, root: config.pid, insides: Vec::new() }
     };
+    let mut core = core;
+    core.estate.trustee_set(config.trustee.as_ref().map(Trustee::identity));
     let (serving, storing) = (far.port()?, far.port()?);
     let shared = Shared::new(core).map_err(PagerError::Memory)?;
     let mut report = config.ready.map(File::from);
@@ -250,6 +257,8 @@ pub fn run(config: PagerConfig) -> Result<(), PagerError> {
         );
         let followed: Vec<u32> = insides.iter().map(|(_, inside)| inside.resident.pid()).collect();
         spawn(scope, "evict", move || {
+            // It works ahead of need: a fault comes first. To be an ordinary thread needs no right.
+            let _ = rustix::process::setpriority_process(None, 0);
             evictor.inherit(&insides);
             evictor.run();
         })?;

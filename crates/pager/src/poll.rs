@@ -70,15 +70,16 @@ impl<'a> FaultThread<'a> {
         }
     }
 
-    /// Waits for descriptors to become ready; looks for a while before it sleeps. Waking a sleeper costs more than all else
-    /// in a fault, and while pages are being asked for the next news is a few microseconds away.
+    /// Waits for descriptors to become ready; looks for a while before it sleeps, and lets others run in between. Waking a
+    /// sleeper costs more than all else in a fault, and while pages are being asked for the next news is a few microseconds
+    /// away.
     fn wait(&self, ready: &mut Vec<epoll::Event>, timeout: Option<Timespec>) -> std::io::Result<()> {
         let begin = Instant::now();
         loop {
             let spins = begin.elapsed() < self.spin;
             let timeout = if spins { Some(&Timespec { tv_sec: 0, tv_nsec: 0 }) } else { timeout.as_ref() };
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), timeout) {
-                Ok(0) if spins => std::hint::spin_loop(),
+                Ok(0) if spins => std::thread::yield_now(),
                 Ok(_) | Err(rustix::io::Errno::INTR) => return Ok(()),
                 Err(errno) => return Err(errno.into()),
             }

@@ -252,14 +252,22 @@ impl<'a, P: Transfer> Server<'a, P> {
         let Some(window) = core.prefetcher.fault(fault.thread, fault.address / PAGE) else { return };
         let room = core.limit.saturating_sub(core.local() + self.port.in_flight() as u64);
         self.requests.clear();
-        for number in window.pages().take(room as usize) {
+        let mut looked = 0;
+        for number in window.pages() {
             let found = core.table.find(fault.space, number * PAGE);
-            let Some(page) = found.filter(|&page| core.table.get(page).state == State::Far) else { continue };
-            let Some(request) = self.request(core, page, None) else { break };
-            self.requests.push(request);
-            core.counters.prefetched += 1;
-            core.note(Happening::Prefetch, fault.space, fault.thread, number * PAGE);
+            if let Some(page) = found.filter(|&page| core.table.get(page).state == State::Far) {
+                if self.requests.len() as u64 >= room {
+                    break;
+                }
+                let Some(request) = self.request(core, page, None) else { break };
+                self.requests.push(request);
+                core.counters.prefetched += 1;
+                core.note(Happening::Prefetch, fault.space, fault.thread, number * PAGE);
+            }
+            looked += 1;
         }
+        // What there is no room for now is the next window's: nobody should wait for each of these pages by itself.
+        core.prefetcher.cut(fault.thread, window.count - looked);
         if !self.requests.is_empty() {
             self.port.read(&self.requests);
         }

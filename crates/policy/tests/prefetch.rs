@@ -133,6 +133,44 @@ fn a_window_that_is_on_its_way_is_not_asked_for_again() {
 }
 
 #[test]
+fn what_was_cut_off_a_window_is_read_with_the_next() {
+    let mut program = Program::default();
+    let mut asked = Vec::new();
+    for page in 0..20_000 {
+        if program.near.remove(&page) {
+            continue;
+        }
+        program.faults += 1;
+        if let Some(window) = program.prefetcher.fault(1, page) {
+            // There is room for a third of it.
+            let read = window.count / 3;
+            program.prefetcher.cut(1, window.count - read);
+            asked.extend(window.pages().take(read as usize));
+            program.near.extend(window.pages().take(read as usize));
+        }
+    }
+    assert!(program.faults < 20_000 / 42 + 50, "{} faults", program.faults);
+    assert!(asked.is_sorted_by(|a, b| a < b), "a page was asked for twice");
+    assert_eq!(program.prefetcher.issued(), asked.len() as u64);
+    assert!(program.prefetcher.hits() * 10 > program.prefetcher.issued() * 9);
+}
+
+#[test]
+fn a_thread_that_waits_within_its_window_is_read_ahead_of_further() {
+    let mut prefetcher = Prefetcher::new();
+    let mut asked = Vec::new();
+    // Of each sixteen pages the first is not there yet when the thread comes.
+    for page in (0..3).chain((3..).step_by(16).take(400)) {
+        asked.extend(prefetcher.fault(1, page).into_iter().flat_map(|window| window.pages()));
+        assert!(asked.len() as u64 <= page + 2 * u64::from(WINDOW_PAGES_MAX), "too far ahead at {page}");
+        if page > 1000 {
+            assert!(asked.last().is_some_and(|&last| last > page + 16), "nothing ahead at {page}");
+        }
+    }
+    assert!(asked.is_sorted_by(|a, b| a < b), "a page was asked for twice");
+}
+
+#[test]
 fn more_threads_than_places_take_turns() {
     let mut program = Program::default();
     for round in 0..3u64 {

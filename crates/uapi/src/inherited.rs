@@ -33,6 +33,13 @@ pub fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Closes descriptor `number`, whoever opened it. Only for a process that runs nothing else any more: anything that believes it
+/// owns the descriptor would from then on use another file, or none.
+pub fn close_descriptor(number: RawFd) -> io::Result<()> {
+    // SAFETY: the call takes an integer; no memory is involved. That nobody uses the number is the caller's affair.
+    if unsafe { libc::close(number) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Gives `signal` its default action again, for instance SIGPIPE, which Rust's runtime ignores.
 pub fn signal_reset(signal: Signal) -> io::Result<()> {
     // SAFETY: SIG_DFL installs no handler, so no code of ours can run in signal context.
@@ -60,6 +67,9 @@ mod tests {
         assert_eq!(rustix::io::read(&taken, &mut byte).unwrap(), 1);
         assert!(take_descriptor(1).is_err());
         assert!(take_descriptor(987_654).is_err());
+        assert!(close_descriptor(987_654).is_err());
+        close_descriptor(taken.into_raw_fd()).unwrap();
+        assert!(rustix::io::write(&writer, b"x").is_err(), "nobody reads any more");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::ffi::c_ulong;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 
 use crate::shared::SharedMemory;
@@ -210,6 +210,17 @@ pub fn is_registered(fd: BorrowedFd<'_>, address: u64) -> Option<bool> {
     }
 }
 
+/// Whether the address space that the userfaultfd with this number belongs to is still there. Asked as in [`is_registered`].
+pub fn is_alive(number: RawFd) -> bool {
+    const PAGE: u64 = rackmem_types::PAGE_SIZE as u64;
+    // Any address will do that the kernel takes for one of a user's.
+    let mut argument = Fill { range: Range { start: 1 << 20, len: PAGE }, mode: 0, done: 0 };
+    // SAFETY: the argument is the struct whose size is encoded in the request, alive for the call.
+    let result =
+        unsafe { libc::ioctl(number, c_ulong::from(UFFDIO_CONTINUE), std::ptr::from_mut(&mut argument)) };
+    !(result < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH))
+}
+
 /// What a userfaultfd reports.
 #[derive(Debug)]
 pub enum Event {
@@ -311,11 +322,11 @@ pub fn read_into(
     Ok(count)
 }
 
-/// A message that was read before, by its words; a fork without its descriptor, which was its reader's. `None`: there is
-/// none, or of another kind.
+/// A message that was read before, by its words; of a fork the number of its descriptor, which was its reader's. `None`: there
+/// is none, or of another kind.
 pub fn recorded(words: [u64; 4]) -> Option<Recorded> {
     Some(match words[0] as u8 {
-        EVENT_FORK => Recorded::Fork,
+        EVENT_FORK => Recorded::Fork { number: words[1] as u32 as i32 },
         0x14 => Recorded::Remap { from: words[1], to: words[2], len: words[3] },
         0x15 => Recorded::Remove { start: words[1], end: words[2] },
         0x16 => Recorded::Unmap { start: words[1], end: words[2] },
@@ -327,7 +338,7 @@ pub fn recorded(words: [u64; 4]) -> Option<Recorded> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "as in `Event`")]
 pub enum Recorded {
-    Fork,
+    Fork { number: i32 },
     Remap { from: u64, to: u64, len: u64 },
     Remove { start: u64, end: u64 },
     Unmap { start: u64, end: u64 },

@@ -208,7 +208,7 @@ mod tests {
         let events = estate.events(2);
         let unmap = Recorded::Unmap { start: 0x1000, end: 0x3000 };
         assert_eq!(events[0], (first.after(1), Phase::Begun, unmap, 0x3000));
-        assert_eq!((&events[1].2, events[1].3), (&Recorded::Fork, 99));
+        assert_eq!((&events[1].2, events[1].3), (&Recorded::Fork { number: 5 }, 99));
         estate.event_done(first.after(1));
         assert_eq!(estate.events(2).len(), 1);
         estate.event_done(first.after(2));

@@ -9,7 +9,8 @@
 //! - messages of userfaultfds that were read and not yet acted upon: the kernel writes them here itself (`events.rs`);
 //! - which page of the batch that is leaving went where (`batch.rs`).
 //!
-//! Forked children's userfaultfds, which nobody else has, lie in a drawer beside it (`drawer.rs`). A lock tells a living pager
+//! Forked children's userfaultfds, which nobody else has, lie in a drawer beside it (`drawer.rs`), and until they do with the
+//! trustee (`trustee.rs`). A lock tells a living pager
 //! from a dead one. The program could scribble on the estate: what is read from it is checked, never a pointer.
 
 mod batch;
@@ -26,6 +27,8 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use rackmem_types::PageVersion;
 use rackmem_uapi::shared::SharedMemory;
 use rustix::fs::FlockOperation;
+
+use crate::trustee::Identity;
 
 pub(crate) use batch::Left;
 pub(crate) use drawer::Drawers;
@@ -44,6 +47,7 @@ const VERSIONS: usize = 32;
 const SERIALS: usize = 40;
 const FEATURES: usize = 48;
 const DRAWERS: usize = 64;
+const TRUSTEE: usize = 128;
 const BATCH: usize = 4096;
 const PAGES: usize = 1 << 20;
 const EXTENTS: usize = 16 << 20;
@@ -152,6 +156,18 @@ impl Estate {
         self.get(FEATURES)
     }
 
+    /// The process that keeps the pager's descriptors when it is killed; 0 is none.
+    pub(crate) fn trustee_set(&mut self, trustee: Option<Identity>) {
+        let Identity { pid, born } = trustee.unwrap_or_default();
+        self.put(TRUSTEE, 0);
+        self.put(TRUSTEE + 8, born);
+        self.put(TRUSTEE, pid.into());
+    }
+
+    pub(crate) fn trustee(&self) -> Identity {
+        Identity { pid: self.get(TRUSTEE) as u32, born: self.get(TRUSTEE + 8) }
+    }
+
     /// No version above this one has been handed out.
     pub(crate) fn versions(&self) -> PageVersion {
         self.versions
@@ -253,10 +269,12 @@ mod tests {
         estate.version_note(1);
         estate.version_note(RESERVE + 2);
         estate.serial_note(1);
+        estate.trustee_set(Some(Identity { pid: 12, born: 34 }));
         let (left, sockets) = bequeath(estate);
         let heir = inherit(&left, sockets).unwrap();
         assert!(heir.versions() >= RESERVE + 2 && heir.serials() >= 1);
         assert_eq!((heir.root(), heir.features()), (77, 5));
+        assert_eq!(heir.trustee(), Identity { pid: 12, born: 34 });
     }
 
     #[test]

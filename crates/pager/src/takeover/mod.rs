@@ -11,14 +11,14 @@
 //! 5. take up the messages that were read and not acted upon;
 //! 6. let everybody who waits take their fault again.
 //!
-//! A forked child's userfaultfd is in the pager alone between the `read` that brings it and the next system call, which puts it
-//! into the drawer. A child whose pager dies in that microsecond is not served, which is told.
+//! A forked child's userfaultfd is in the pager's table of descriptors alone between the `read` that brings it and the next system
+//! call, which puts it into the drawer. The trustee (`trustee.rs`) has kept that table, and is ended when all is done.
 
 mod books;
 mod holder;
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ use crate::standby::{self, Standby};
 use crate::table::{self, PageTable, SpaceId};
 use crate::takeover::books::Recovered;
 use crate::takeover::holder::Holder;
-use crate::{PagerError, Probes, Shared, events, procfs, standby_target};
+use crate::{PagerError, Probes, Shared, events, procfs, standby_target, trustee};
 
 /// All user addresses but the lowest, which cannot be mapped.
 const ADDRESSES: std::ops::Range<u64> = 1 << 16..(1 << 47) - PAGE;
@@ -142,7 +142,11 @@ pub(crate) fn inherit(
             core.slots_lost(&far.lost(), &format!("memory server {}: {reason}", status.address));
         }
     }
-    messages(&mut core, children);
+    let trustee = trustee::Left::find(core.estate.trustee());
+    messages(&mut core, children, trustee.as_ref());
+    // From here on everything is with the resident threads.
+    core.estate.trustee_set(None);
+    trustee.into_iter().for_each(trustee::Left::dismiss);
     core.ceiling_raise();
     core.stuck = true; // nobody waits for room until the evictor is at work
     let insides = core.spaces().filter_map(|(id, space)| Some((id, space.inside.clone()?))).collect();
@@ -265,12 +269,12 @@ fn recover(
 }
 
 /// Takes up what was read and not acted upon.
-fn messages(core: &mut Core, mut children: HashMap<u64, OwnedFd>) {
+fn messages(core: &mut Core, mut children: HashMap<u64, OwnedFd>, trustee: Option<&trustee::Left>) {
     let ids: Vec<SpaceId> = core.spaces().map(|(id, _)| id).collect();
     let mut begun: Vec<(SpaceId, Change, Phase)> = Vec::new();
     for &id in &ids {
         for (record, phase, recorded, serial) in core.estate.events(id) {
-            let Some(change) = change(core, &mut children, record, &recorded, serial) else {
+            let Some(change) = change(core, &mut children, trustee, record, &recorded, serial) else {
                 core.estate.event_done(record);
                 continue;
             };
@@ -290,6 +294,7 @@ fn messages(core: &mut Core, mut children: HashMap<u64, OwnedFd>) {
 fn change(
     core: &mut Core,
     children: &mut HashMap<u64, OwnedFd>,
+    trustee: Option<&trustee::Left>,
     record: Record,
     recorded: &Recorded,
     serial: u64,
@@ -299,20 +304,38 @@ fn change(
         Recorded::Remove { start, end } => Step::Remove(start..end),
         Recorded::Unmap { start, end } => Step::Unmap(start..end),
         Recorded::Remap { from, to, len } => Step::Move(from, to, len),
-        Recorded::Fork if core.spaces().any(|(_, space)| space.badge == serial && serial != 0) => {
+        Recorded::Fork { .. } if core.spaces().any(|(_, space)| space.badge == serial && serial != 0) => {
             return None;
         }
-        Recorded::Fork => {
-            let Some(uffd) = children.remove(&serial) else {
+        Recorded::Fork { number } => {
+            let kept = children.remove(&serial).map(|uffd| (serial, uffd));
+            let Some(kept) = kept.or_else(|| rescue(core, trustee?, record, number, serial)) else {
                 core.warn(
                     "a process that was forked as the pager died is not served, and may have lost memory"
                         .to_owned(),
                 );
                 return None;
             };
-            child = Some((serial, uffd));
+            child = Some(kept);
             Step::Fork
         }
     };
     Some(Change { step, child, record: Some(record) })
+}
+
+/// A child whose userfaultfd was read, under this number, and had not been put into the drawer: now it is.
+fn rescue(
+    core: &mut Core,
+    trustee: &trustee::Left,
+    record: Record,
+    number: i32,
+    serial: u64,
+) -> Option<(u64, OwnedFd)> {
+    let uffd = trustee.userfaultfd(number)?;
+    tracing::info!(number, "a process that was forked as the pager died was kept by its trustee");
+    let serial = if serial == 0 { core.badge() } else { serial };
+    if !core.estate.child_keep(Some(record), serial, uffd.as_fd()) {
+        core.warn("a forked child could not be put away: it would be lost with its pager".to_owned());
+    }
+    Some((serial, uffd))
 }

@@ -65,12 +65,14 @@ pub struct Prefetcher {
 struct Thread {
     last_fault: u64,
     streams: [Stream; STREAMS],
+    /// The one that the newest window belongs to.
+    newest: usize,
     trend: Trend,
 }
 
 impl Thread {
     fn new() -> Self {
-        Self { last_fault: 0, streams: [Stream::default(); STREAMS], trend: Trend::default() }
+        Self { last_fault: 0, streams: [Stream::default(); STREAMS], newest: 0, trend: Trend::default() }
     }
 }
 
@@ -99,30 +101,49 @@ impl Prefetcher {
         let thread = &mut self.threads[slot];
         thread.last_fault = now;
         thread.trend.record(page);
-        for stream in &mut thread.streams {
+        for (at, stream) in thread.streams.iter_mut().enumerate() {
             match stream.follow(page, now) {
                 Step::Elsewhere => {}
                 Step::Inside => return None,
+                Step::Hurried { used, of } => {
+                    thread.newest = at;
+                    let window = stream.extend(used, of);
+                    self.settle(used, of);
+                    return self.issue(window);
+                }
                 Step::Continued { used, of } => {
+                    thread.newest = at;
                     let window = stream.open(page, used, of);
                     self.settle(used, of);
                     return self.issue(window);
                 }
             }
         }
-        let nearest = thread.streams.iter_mut().min_by_key(|stream| stream.distance(page));
-        if let Some(stream) = nearest.filter(|stream| stream.distance(page) <= NEAR_PAGES) {
+        let nearest = thread.streams.iter_mut().enumerate().min_by_key(|(_, stream)| stream.distance(page));
+        if let Some((at, stream)) = nearest.filter(|(_, stream)| stream.distance(page) <= NEAR_PAGES) {
+            thread.newest = at;
             let abandoned = stream.turn(page, now);
             let window = (stream.streak() >= confirmations).then(|| stream.open(page, 0, 0));
             self.settle(0, abandoned);
             return window.and_then(|window| self.issue(window));
         }
         let stride = thread.trend.majority(confirmations);
-        let oldest = thread.streams.iter_mut().min_by_key(|stream| stream.worth(now))?;
+        let (at, oldest) =
+            thread.streams.iter_mut().enumerate().min_by_key(|(_, stream)| stream.worth(now))?;
+        thread.newest = at;
         let abandoned = oldest.restart(page, stride, now);
         let window = stride.map(|_| oldest.open(page, 0, 0));
         self.settle(0, abandoned);
         window.and_then(|window| self.issue(window))
+    }
+
+    /// Of the window that the last [`fault`](Self::fault) of `thread` named, the last `pages` are not read: there is no room for
+    /// them. The stream will ask for them when it comes there.
+    pub fn cut(&mut self, thread: u32, pages: u32) {
+        if self.ids[self.latest] == Some(thread) {
+            let thread = &mut self.threads[self.latest];
+            self.issued -= u64::from(thread.streams[thread.newest].cut(pages));
+        }
     }
 
     /// Pages that windows have named so far.

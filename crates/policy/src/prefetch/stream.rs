@@ -15,6 +15,9 @@ pub(super) enum Step {
     Elsewhere,
     /// It asks for a page of the window that is still on its way or left before it was used.
     Inside,
+    /// The same, in the later half of the window: the thread is faster than its pages come, and should not have to wait for
+    /// the end. Of the `of` pages that it is past, `used` needed no fault of their own.
+    Hurried { used: u32, of: u32 },
     /// The window is used up: `used` of its `of` pages needed no fault of their own.
     Continued { used: u32, of: u32 },
 }
@@ -31,6 +34,8 @@ pub(super) struct Stream {
     window: u32,
     ahead: u32,
     late: u32,
+    /// How long the newest window was meant to be.
+    wish: u32,
     /// When it last moved, in faults; zero if never.
     used_at: u64,
 }
@@ -70,7 +75,11 @@ impl Stream {
             self.ahead -= steps as u32;
             self.late += u32::from(steps > 0);
             self.last = page;
-            return Step::Inside;
+            let of = self.window - self.ahead;
+            if of < self.ahead || self.late * 2 > of {
+                return Step::Inside;
+            }
+            return Step::Hurried { used: of - self.late, of };
         }
         Step::Continued { used: self.window.saturating_sub(self.late), of: self.window }
     }
@@ -96,15 +105,38 @@ impl Stream {
         abandoned
     }
 
-    /// Opens the next window behind `page`, twice as large if the last one served well, half as large if most of its
-    /// pages faulted anyway. The window starts at `page` itself: the caller moves it on by one stride.
+    /// The last `pages` of the window are not read; gives how many pages that are.
+    pub(super) fn cut(&mut self, pages: u32) -> u32 {
+        let pages = pages.min(self.ahead);
+        self.window -= pages;
+        self.ahead -= pages;
+        pages
+    }
+
+    /// Makes the window that is out longer, by what the next one would be.
+    pub(super) fn extend(&mut self, used: u32, of: u32) -> Window {
+        let first = self.last.wrapping_add_signed(self.stride.wrapping_mul(self.ahead.into()));
+        let count = self.next_count(used, of);
+        self.ahead += count;
+        self.window = self.ahead;
+        self.late = 0;
+        Window { first, stride: self.stride, count }
+    }
+
+    /// Opens the next window behind `page`. It starts at `page` itself: the caller moves it on by one stride.
     pub(super) fn open(&mut self, page: u64, used: u32, of: u32) -> Window {
-        let count = if used * 2 >= of { of * 2 } else { of / 2 };
-        let count = count.clamp(WINDOW_PAGES_MIN, WINDOW_PAGES_MAX);
+        let count = self.next_count(used, of);
         self.last = page;
         self.window = count;
         self.ahead = count;
         self.late = 0;
         Window { first: page, stride: self.stride, count }
+    }
+
+    /// Twice what it was if the last window served well, half if most of its pages faulted anyway.
+    fn next_count(&mut self, used: u32, of: u32) -> u32 {
+        let wish = if used * 2 >= of { self.wish * 2 } else { self.wish / 2 };
+        self.wish = wish.clamp(WINDOW_PAGES_MIN, WINDOW_PAGES_MAX);
+        self.wish
     }
 }
