@@ -17,7 +17,7 @@ struct Need {
     package: &'static str,
 }
 
-const NEEDS: [Need; 17] = [
+const NEEDS: [Need; 20] = [
     Need { program: "redis-server", package: "redis-server" },
     Need { program: "redis-benchmark", package: "redis-tools" },
     Need { program: "memcached", package: "memcached" },
@@ -31,6 +31,9 @@ const NEEDS: [Need; 17] = [
     Need { program: "nbdfuse", package: "nbdfuse" },
     Need { program: "fusermount", package: "fuse3" },
     Need { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Need { program: "virsh", package: "libvirt-clients" },
+    Need { program: "libvirtd", package: "libvirt-daemon-system" },
+    Need { program: "setpriv", package: "util-linux" },
     Need { program: "taskset", package: "util-linux" },
     Need { program: "unshare", package: "util-linux" },
     Need { program: "losetup", package: "mount" },

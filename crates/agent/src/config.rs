@@ -17,6 +17,8 @@ pub struct AgentConfig {
     pub program: PathBuf,
     /// The QEMU program.
     pub qemu: PathBuf,
+    /// The libvirt whose domains can be given far memory, as a connection URI.
+    pub libvirt: String,
     /// By what it runs guests; the best that works, if it is not said.
     pub accelerator: Option<AcceleratorKind>,
     /// Memory servers that lend far memory where a VM names none.

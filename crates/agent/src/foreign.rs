@@ -1,16 +1,18 @@
 //! VMs that somebody else started, as they are found: by process id, or by the name that libvirt or QEMU has for them.
 //!
-//! It looks at `/proc` only: a QEMU process says on its command line what it is called, and where its monitor is.
+//! libvirt is asked first, where there is one. Other QEMUs say on their command lines, in `/proc`, what they are called and
+//! where their monitors are.
 
 use std::fs;
 use std::path::PathBuf;
 
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{Problem, VmName};
-use rackmem_qemu::ProcessIdentity;
+use rackmem_qemu::libvirt::Libvirt;
+use rackmem_qemu::{Machine, ProcessIdentity, QemuError};
 use rackmem_types::Bytes;
 
-use crate::problem::invalid;
+use crate::problem::{from_qemu, invalid, wrong_state};
 
 /// A VM of somebody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,13 +30,38 @@ pub(crate) struct Foreign {
 }
 
 /// Finds the VM `domain`: a process id or a name.
-pub(crate) async fn find(domain: &str) -> Result<Foreign, Problem> {
+pub(crate) async fn find(domain: &str, libvirt: &str) -> Result<Foreign, Problem> {
+    if let Some(found) = of_libvirt(domain, libvirt).await? {
+        return Ok(found);
+    }
     let domain = domain.to_owned();
     let found = tokio::task::spawn_blocking(move || match domain.parse() {
         Ok(pid) => by_pid(pid),
         Err(_) => by_name(&domain),
     });
     found.await.map_err(|error| Problem::new(ProblemType::Internal, error.to_string()))?
+}
+
+/// The domain of libvirt's with this name, UUID or process id; `None` if there is none, or no libvirt.
+async fn of_libvirt(domain: &str, uri: &str) -> Result<Option<Foreign>, Problem> {
+    let Ok(libvirt) = Libvirt::connect(uri).await else { return Ok(None) };
+    let machine = match domain.parse() {
+        Ok(pid) => libvirt.by_pid(pid).await.map_err(|error| from_qemu(&error))?,
+        Err(_) => match libvirt.machine(domain).await {
+            Ok(machine) => Some(machine),
+            Err(QemuError::Missing { .. }) => None,
+            Err(error) => return Err(from_qemu(&error)),
+        },
+    };
+    let Some(machine) = machine else { return Ok(None) };
+    let name = machine.name().to_owned();
+    let Ok(process) = machine.process().await else {
+        return Err(wrong_state(format!(
+            "libvirt's domain '{name}' does not run: start it with 'virsh start {name}'"
+        )));
+    };
+    let found = read(process, &arguments(process.pid));
+    Ok(Some(Foreign { libvirt: Some(name), qmp: None, ..found }))
 }
 
 impl Foreign {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use rackmem_api::agent::Attachment;
 use rackmem_api::{Event, EventId, Problem};
-use rackmem_types::Bytes;
+use rackmem_types::{Bytes, ServerAddress};
 use tokio::sync::watch;
 
 use crate::config::AgentConfig;
@@ -60,21 +61,33 @@ impl Ground {
     }
 
     /// What the pager of a VM is told; `None` for a VM whose memory is all local.
-    pub(crate) async fn far<'a>(&'a self, vm: &'a VmRecord) -> Result<Option<Far<'a>>, Problem> {
+    pub(crate) async fn far(&self, vm: &VmRecord) -> Result<Option<Far>, Problem> {
         let Some(local) = vm.spec.local else { return Ok(None) };
-        let far_max = self.far_max(vm).await?;
-        Ok(Some(Far { local, servers: vm.memory_servers(&self.config.memory_servers), far_max }))
+        let entries = self.entries(vm).await?;
+        // A VM that lives on attachments has no more far memory than these.
+        let sum = entries.iter().map(|entry| entry.size().0).sum();
+        let far_max = (!entries.is_empty()).then_some(Bytes(sum));
+        let servers = self.lenders(vm, &entries);
+        let given = entries.into_iter().filter(|entry| entry.segment.is_some()).collect();
+        Ok(Some(Far { local, servers, given, far_max }))
     }
 
-    /// A VM that lives on attachments has no more far memory than these.
-    async fn far_max(&self, vm: &VmRecord) -> Result<Option<Bytes>, Problem> {
-        if vm.spec.attachments.is_empty() {
-            return Ok(None);
+    /// The attachments of a VM.
+    async fn entries(&self, vm: &VmRecord) -> Result<Vec<Attachment>, Problem> {
+        let mut entries = Vec::new();
+        for id in &vm.spec.attachments {
+            entries.push(self.store.attachment(id).await.map_err(from_store)?.entry);
         }
-        let rows = self.store.attachment_list().await.map_err(from_store)?;
-        let sum =
-            rows.iter().filter(|row| row.vm.as_ref() == Some(vm.name())).map(|row| row.entry.size().0).sum();
-        Ok(Some(Bytes(sum)))
+        Ok(entries)
+    }
+
+    /// The memory servers on which a VM's pager reserves segments itself: not those that only have one that was made for it.
+    fn lenders(&self, vm: &VmRecord, entries: &[Attachment]) -> Vec<ServerAddress> {
+        let lends = |server: &&ServerAddress| {
+            let mut of = entries.iter().filter(|entry| entry.server == **server).peekable();
+            of.peek().is_none() || of.any(|entry| entry.segment.is_none())
+        };
+        vm.memory_servers(&self.config.memory_servers).iter().filter(lends).cloned().collect()
     }
 
     /// Far memory that a VM can still get; `None` if its memory servers do not tell, or it has none.
@@ -82,6 +95,14 @@ impl Ground {
         if vm.spec.local.is_none() {
             return Ok(None);
         }
-        servers::free_in_all(vm.memory_servers(&self.config.memory_servers)).await
+        let entries = self.entries(vm).await?;
+        let Some(free) = servers::free_in_all(&self.lenders(vm, &entries)).await? else { return Ok(None) };
+        let given: u64 =
+            entries.iter().filter(|entry| entry.segment.is_some()).map(|entry| entry.size().0).sum();
+        let used = match vm.alive() {
+            Some(process) if given > 0 => self.pagers.stats(process.pid).await.map_or(0, |stats| stats.far.0),
+            _ => 0,
+        };
+        Ok(Some(Bytes(free.0.saturating_add(given.saturating_sub(used)))))
     }
 }

@@ -159,7 +159,7 @@ impl Keeper {
             return Ok(());
         }
         let Some(far) = self.ground.far(record).await? else { return Ok(()) };
-        match self.ground.pagers.succeed(pid, far).await {
+        match self.ground.pagers.succeed(pid, &far).await {
             Ok(()) => {
                 self.failed_successions.remove(name);
                 self.ground

@@ -31,6 +31,7 @@ mod vm;
 
 pub use config::AgentConfig;
 pub use rackmem_qemu::AcceleratorKind;
+pub use rackmem_qemu::libvirt::URI as LIBVIRT;
 pub use service::Agent;
 pub use start::start;
 pub use store::StoreError;

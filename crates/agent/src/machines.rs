@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rackmem_api::{Problem, VmName};
+use rackmem_qemu::libvirt::Libvirt;
 use rackmem_qemu::{DirectMachine, Event, Machine, ProcessIdentity, image, seed};
 
 use crate::hypervisor::Hypervisor;
 use crate::problem::{from_qemu, invalid, system, wrong_state};
-use crate::vm::{VmFiles, VmRecord, machine_config};
+use crate::vm::{Domain, VmFiles, VmRecord, machine_config};
 
 /// How often guests are asked how they fare, in seconds: the smallest that QEMU offers, because a guest that runs out of
 /// memory has seconds only.
@@ -23,6 +24,7 @@ const ASK_GUEST_S: u32 = 1;
 pub(crate) struct Machines {
     hypervisor: Hypervisor,
     state: PathBuf,
+    libvirt: String,
     open: Mutex<HashMap<VmName, Open>>,
     gates: Mutex<HashMap<VmName, Arc<tokio::sync::Mutex<()>>>>,
     /// Machines whose guests have switched them off.
@@ -36,11 +38,12 @@ struct Open {
 }
 
 impl Machines {
-    /// Machines of this QEMU with their files below `state`.
-    pub(crate) fn new(hypervisor: Hypervisor, state: PathBuf) -> Self {
+    /// Machines of this QEMU with their files below `state`, and domains of the libvirt at this URI.
+    pub(crate) fn new(hypervisor: Hypervisor, state: PathBuf, libvirt: String) -> Self {
         Self {
             hypervisor,
             state,
+            libvirt,
             open: Mutex::default(),
             gates: Mutex::default(),
             switched_off: Arc::default(),
@@ -74,7 +77,9 @@ impl Machines {
         }
         let files = self.files(vm.name()).machine().map_err(|error| from_qemu(&error))?;
         let image = inspect(vm).await?;
-        let config = machine_config(spec, image.as_ref(), &files)?;
+        // Until it is known what QEMU offers, it offers the best.
+        let has_virtio_mem = self.hypervisor.known().is_none_or(|qemu| qemu.capabilities.virtio_mem);
+        let config = machine_config(spec, image.as_ref(), &files, has_virtio_mem)?;
         config.check().map_err(|error| from_qemu(&error))
     }
 
@@ -103,7 +108,8 @@ impl Machines {
             return Ok(found);
         }
         let files = self.files(vm.name()).machine().map_err(|error| from_qemu(&error))?;
-        let config = machine_config(&vm.spec, inspect(vm).await?.as_ref(), &files)?;
+        let has_virtio_mem = qemu.capabilities.virtio_mem;
+        let config = machine_config(&vm.spec, inspect(vm).await?.as_ref(), &files, has_virtio_mem)?;
         let machine = qemu.start(&config, &files).await.map_err(|error| from_qemu(&error))?;
         self.keep(vm.name(), Arc::new(machine)).await
     }
@@ -134,7 +140,7 @@ impl Machines {
         }
         self.forget(vm.name());
         if let Some(domain) = &vm.domain {
-            return self.find_domain(vm, domain.qmp.clone()).await;
+            return self.find_domain(vm, domain).await;
         }
         let files = self.files(vm.name()).machine().map_err(|error| from_qemu(&error))?;
         let found =
@@ -148,12 +154,21 @@ impl Machines {
     async fn find_domain(
         &self,
         vm: &VmRecord,
-        qmp: Option<PathBuf>,
+        domain: &Domain,
     ) -> Result<Option<(Arc<dyn Machine>, ProcessIdentity)>, Problem> {
-        let (Some(process), Some(qmp)) = (vm.alive(), qmp) else { return Ok(None) };
-        let machine = DirectMachine::attach(vm.name().as_str(), &qmp);
-        let machine = machine.await.map_err(|error| from_qemu(&error))?;
-        let (machine, found) = self.keep(vm.name(), Arc::new(machine)).await?;
+        let Some(process) = vm.alive() else { return Ok(None) };
+        let machine: Arc<dyn Machine> = match (&domain.qmp, &domain.libvirt) {
+            (Some(qmp), _) => {
+                let machine = DirectMachine::attach(vm.name().as_str(), qmp).await;
+                Arc::new(machine.map_err(|error| from_qemu(&error))?)
+            }
+            (None, Some(name)) => {
+                let libvirt = Libvirt::connect(&self.libvirt).await.map_err(|error| from_qemu(&error))?;
+                Arc::new(libvirt.machine(name).await.map_err(|error| from_qemu(&error))?)
+            }
+            (None, None) => return Ok(None),
+        };
+        let (machine, found) = self.keep(vm.name(), machine).await?;
         Ok((found == process).then_some((machine, found)))
     }
 

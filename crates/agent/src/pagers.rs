@@ -4,15 +4,20 @@
 //! in force. All waiting is done on threads that may block; the control protocol is a blocking one.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use rackmem_api::Problem;
+use rackmem_api::agent::Attachment;
 use rackmem_api::problem::ProblemType;
 use rackmem_control::{Access, Client, ControlError, DetachReport, TargetStats};
 use rackmem_types::{Bytes, ServerAddress};
+use rustix::fs::MemfdFlags;
 use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -42,12 +47,14 @@ pub(crate) struct Pagers {
 }
 
 /// What a new pager is told.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Far<'a> {
+#[derive(Clone, Debug)]
+pub(crate) struct Far {
     /// How much may stay resident.
     pub(crate) local: Bytes,
-    /// The memory servers.
-    pub(crate) servers: &'a [ServerAddress],
+    /// The memory servers on which it may reserve segments.
+    pub(crate) servers: Vec<ServerAddress>,
+    /// Segments that were made for it.
+    pub(crate) given: Vec<Attachment>,
     /// At most this much far memory.
     pub(crate) far_max: Option<Bytes>,
 }
@@ -63,7 +70,7 @@ impl Pagers {
     }
 
     /// Gives process `pid` far memory; answers when it is in force. Nothing happens if it has.
-    pub(crate) async fn attach(&self, pid: u32, far: Far<'_>) -> Result<(), Problem> {
+    pub(crate) async fn attach(&self, pid: u32, far: &Far) -> Result<(), Problem> {
         let mut tried = 0;
         loop {
             if self.is_up(pid).await {
@@ -78,18 +85,23 @@ impl Pagers {
     }
 
     /// Gives a process whose pager died a new one, which goes on where that ended.
-    pub(crate) async fn succeed(&self, pid: u32, far: Far<'_>) -> Result<(), Problem> {
+    pub(crate) async fn succeed(&self, pid: u32, far: &Far) -> Result<(), Problem> {
         self.start(pid, far).await
     }
 
-    async fn start(&self, pid: u32, far: Far<'_>) -> Result<(), Problem> {
+    async fn start(&self, pid: u32, far: &Far) -> Result<(), Problem> {
         let mut command = Command::new(&self.program);
         command.arg("attach").arg(pid.to_string()).arg(format!("--local={}", far.local.0));
-        for server in far.servers {
+        for server in &far.servers {
             command.arg(format!("--memory-server={server}"));
         }
         if let Some(far_max) = far.far_max {
             command.arg(format!("--far-max={}", far_max.0));
+        }
+        let given = segments_file(&far.given).map_err(internal)?;
+        if let Some(file) = &given {
+            // By the agent's own descriptor: the secrets lie on no disk, and nothing is left if the agent dies just now.
+            command.arg(format!("--segments=/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
         }
         // The agent's own environment could name other servers.
         command.env_remove("RACKMEM_MEMORY_SERVER").env("RACKMEM_RUNTIME_DIR", &self.runtime);
@@ -176,6 +188,24 @@ impl Pagers {
             Err(ControlError::Broken { pid, source: std::io::Error::other(error.to_string()) })
         })
     }
+}
+
+/// A file in memory that names `given` as `rackmem attach --segments` reads it.
+fn segments_file(given: &[Attachment]) -> std::io::Result<Option<File>> {
+    if given.is_empty() {
+        return Ok(None);
+    }
+    let entry = |entry: &Attachment| {
+        let (range, size) = (entry.range(), entry.size());
+        serde_json::json!({
+            "server": entry.server, "segment": entry.segment, "token": entry.token,
+            "offset": range.start, "size": size.0,
+        })
+    };
+    let entries: Vec<_> = given.iter().map(entry).collect();
+    let mut file = File::from(rustix::fs::memfd_create("segments", MemfdFlags::CLOEXEC)?);
+    file.write_all(serde_json::Value::from(entries).to_string().as_bytes())?;
+    Ok(Some(file))
 }
 
 fn problem(error: &ControlError) -> Problem {

@@ -19,7 +19,7 @@ use crate::store::{Store, StoreError};
 pub async fn start(config: AgentConfig, dies_at: Option<u64>) -> Result<Agent, StoreError> {
     let store = Store::open(&config.state).await?;
     let hypervisor = Hypervisor::new(config.qemu.clone(), config.accelerator, &config.state);
-    let machines = Machines::new(hypervisor, config.state.clone());
+    let machines = Machines::new(hypervisor, config.state.clone(), config.libvirt.clone());
     let ground = Ground::new(config, store, machines).await?;
     let engine = Engine::new(Arc::clone(&ground), Mortality::at(dies_at));
     for vm in ground.store.vm_list().await? {

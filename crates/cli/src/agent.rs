@@ -44,6 +44,9 @@ pub(crate) struct Arguments {
     /// The QEMU program
     #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
     pub(crate) qemu: PathBuf,
+    /// The libvirt whose domains `rackmem vm attach` finds by name
+    #[arg(long, value_name = "URI", default_value = rackmem_agent::LIBVIRT)]
+    pub(crate) libvirt: String,
     /// What runs the guests' processors (default: KVM where a guest really runs under it)
     #[arg(long, value_enum, value_name = "KIND")]
     pub(crate) accelerator: Option<Accelerator>,
@@ -165,6 +168,7 @@ fn agent_config(arguments: &Arguments) -> anyhow::Result<AgentConfig> {
         runtime: absolute(&runtime)?,
         program: myself(),
         qemu: arguments.qemu.clone(),
+        libvirt: arguments.libvirt.clone(),
         accelerator: arguments.accelerator.map(|kind| match kind {
             Accelerator::Kvm => AcceleratorKind::Kvm,
             Accelerator::Tcg => AcceleratorKind::Tcg,

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::{
     agent, attach, controller, detach, doctor, held, limit, manual, memory_server, pager, pki, pool, ps,
-    rack, run, top, vm, watch,
+    rack, run, segment, top, vm, watch,
 };
 
 /// Far memory for any process: programs use the memory of other machines as if it were their own.
@@ -42,6 +42,7 @@ pub(crate) enum Command {
     Why(pool::operation::Why),
     Events(pool::events::Arguments),
     Rack(rack::Arguments),
+    Segment(segment::Arguments),
     Pki(pki::Arguments),
     Doctor(doctor::Arguments),
     #[command(hide = true)]
@@ -80,6 +81,7 @@ impl Command {
             Self::Why(arguments) => printing(|| pool::run(arguments.run())),
             Self::Events(arguments) => printing(|| pool::run(arguments.run())),
             Self::Rack(arguments) => printing(|| rack::run(&arguments)),
+            Self::Segment(arguments) => printing(|| segment::run(&arguments)),
             Self::Pki(arguments) => printing(|| pki::run(&arguments)),
             Self::Doctor(arguments) => printing(|| doctor::run(&arguments)),
             Self::Man(arguments) => printing(|| manual::man(&arguments)),

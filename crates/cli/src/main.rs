@@ -26,6 +26,7 @@ mod ps;
 mod rack;
 mod rates;
 mod run;
+mod segment;
 mod signals;
 mod spawn;
 mod style;

@@ -20,11 +20,15 @@ pub(crate) struct FarOptions {
     #[arg(
         long = "memory-server",
         value_name = "ADDRESS",
-        required = true,
+        required_unless_present = "segments",
         env = "RACKMEM_MEMORY_SERVER",
         value_delimiter = ','
     )]
     pub(crate) memory_servers: Vec<ServerAddress>,
+
+    /// File that names segments made for this program (`rackmem segment create`); they are used before others are reserved
+    #[arg(long, value_name = "FILE")]
+    pub(crate) segments: Option<PathBuf>,
 
     /// Local limit: how much of the program's memory may be in this machine's RAM, for example 256MiB
     #[arg(long, value_name = "SIZE", value_parser = parse_limit)]
@@ -79,8 +83,14 @@ impl FarOptions {
                 *path = absolute(path)?;
             }
         }
-        let files =
-            [&mut self.token_file, &mut self.tls_cert, &mut self.tls_key, &mut self.tls_ca, &mut self.trace];
+        let files = [
+            &mut self.segments,
+            &mut self.token_file,
+            &mut self.tls_cert,
+            &mut self.tls_key,
+            &mut self.tls_ca,
+            &mut self.trace,
+        ];
         for path in files.into_iter().flatten() {
             *path = absolute(path)?;
         }
@@ -99,6 +109,7 @@ impl FarOptions {
             push("--far-max", far_max.0.to_string().into());
         }
         let files = [
+            ("--segments", &self.segments),
             ("--token-file", &self.token_file),
             ("--tls-cert", &self.tls_cert),
             ("--tls-key", &self.tls_key),
@@ -185,10 +196,11 @@ mod tests {
             assert_eq!(parse(options.to_arguments()), options, "{line}");
             options
         };
+        check("--segments s --local 8MiB");
         let options = check("--memory-server a:1 --local 8MiB");
         assert_eq!((options.lost_after, options.lease, options.extent), (5, 60, Bytes(64 << 20)));
         check(
-            "--memory-server [::1]:1 --memory-server unix:/s --local 8MiB --far-max 1GiB --token-file t --tls-cert -c \
+            "--memory-server [::1]:1 --memory-server unix:/s --local 8MiB --segments s --far-max 1GiB --token-file t --tls-cert -c \
              --tls-key k --tls-ca a --trace=-t --lost-after 9 --lease 7 --extent 4MiB --without move --without poison"
                 .replace("--tls-cert -c", "--tls-cert=-c")
                 .as_str(),

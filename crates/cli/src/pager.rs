@@ -19,7 +19,7 @@ use rackmem_uapi::inherited::take_descriptor;
 
 use crate::options::FarOptions;
 use crate::process::{self, Process};
-use crate::{descriptors, logging, style, token};
+use crate::{descriptors, logging, segment, style, token};
 
 /// Serves the page faults of a process
 #[derive(Args, Debug)]
@@ -101,6 +101,7 @@ fn far_config(arguments: &Arguments) -> anyhow::Result<FarConfig> {
     let token = far.token_file.as_deref().map(token::read).transpose()?;
     let name = format!("{}.{}", arguments.name, arguments.pid);
     let mut config = FarConfig::new(far.memory_servers.clone(), Credentials { tls, token }, name);
+    config.given = far.segments.as_deref().map(segment::read).transpose()?.unwrap_or_default();
     config.extent_pages = u32::try_from(far.extent.pages())?;
     // More than all slots there are is no limit.
     config.capacity_pages = far.far_max.and_then(|far_max| u32::try_from(far_max.pages()).ok());

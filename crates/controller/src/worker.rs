@@ -128,7 +128,11 @@ impl Worker {
             };
             kept.wait().await?;
             if let Err(problem) = self.try_step(&order, !undoable).await {
-                return self.turn_back(plan, problem).await;
+                if planner::undo(&self.ledger.lock().rack, plan, at + 1).is_ok() {
+                    return self.turn_back(plan, problem).await;
+                }
+                // Another reservation has taken the way back: there is only the way on.
+                self.try_step(&order, true).await?;
             }
         }
         let kept = {
@@ -156,9 +160,10 @@ impl Worker {
     /// Records that a step is begun; `None` if the operation was cancelled and can be undone.
     fn begin_step(&self, plan: &Plan, at: usize, step: &Step) -> Option<(Order, Kept)> {
         let mut state = self.ledger.lock();
-        let entry = state.operations.get_mut(&self.seq)?;
         let last = plan.undoable_until();
-        if entry.job.cancel && at <= last && last > 0 {
+        let has_way_back = at <= last && last > 0 && planner::undo(&state.rack, plan, at).is_ok();
+        let entry = state.operations.get_mut(&self.seq)?;
+        if entry.job.cancel && has_way_back {
             return None;
         }
         entry.job.begun = at + 1;

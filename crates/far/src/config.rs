@@ -21,6 +21,8 @@ pub const LEASE: Duration = Duration::from_secs(60);
 pub struct FarConfig {
     /// The servers; extents are taken from them in rotation, beginning with the first.
     pub servers: Vec<ServerAddress>,
+    /// Segments that somebody else made for this far memory; they are used before any other is reserved.
+    pub given: Vec<GivenSegment>,
     /// What proves to the servers who we are.
     pub credentials: Credentials,
     /// Prefix of the segments' names, for people: the program and its process id.
@@ -40,6 +42,7 @@ impl FarConfig {
     pub fn new(servers: Vec<ServerAddress>, credentials: Credentials, name: impl Into<String>) -> Self {
         Self {
             servers,
+            given: Vec::new(),
             credentials,
             name: name.into(),
             extent_pages: EXTENT_PAGES,
@@ -47,6 +50,29 @@ impl FarConfig {
             lost_after: LOST_AFTER,
             lease: LEASE,
         }
+    }
+}
+
+/// A part of a segment that somebody else made and keeps. It is emptied when it is taken into use and when it is given
+/// back, and never destroyed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GivenSegment {
+    /// Where it is.
+    pub server: ServerAddress,
+    /// Its id there.
+    pub segment: u64,
+    /// The secret that it was created with.
+    pub owner: [u8; 16],
+    /// The first page of the part.
+    pub first: u64,
+    /// Pages of the part.
+    pub pages: u64,
+}
+
+impl std::fmt::Debug for GivenSegment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { server, segment, first, pages, .. } = self;
+        write!(f, "pages {first}+{pages} of segment {segment:#x} on {server}")
     }
 }
 

@@ -69,6 +69,16 @@ pub enum FarError {
         "the memory server '{address}' is full: {free_pages} pages are free; start it with a larger --size or name another server"
     )]
     Full { address: ServerAddress, free_pages: u64 },
+    /// A segment that was given is not there.
+    #[error(
+        "the memory server '{address}' has no segment {segment:016x}: it was freed, or the server was restarted; have another one made"
+    )]
+    NoSegment { address: ServerAddress, segment: u64 },
+    /// A segment that was given is smaller than the part of it that is to be used.
+    #[error(
+        "segment {segment:016x} on the memory server '{address}' ends at page {pages}, and pages up to {end} were given"
+    )]
+    SegmentTooSmall { address: ServerAddress, segment: u64, pages: u64, end: u64 },
     /// It was restarted.
     #[error("the memory server '{address}' was restarted and has lost what it held; start the program again")]
     Restarted { address: ServerAddress },

@@ -14,12 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use rackmem_wire::{LEASE_MAX_MS, NAME_BYTES_MAX};
 use rustix::event::EventfdFlags;
 
-use crate::config::FarConfig;
+use crate::config::{FarConfig, GivenSegment};
 use crate::dial::Dialer;
 use crate::error::FarError;
 use crate::event::ServerStatus;
+use crate::given;
 use crate::port::Port;
-use crate::rmc::{NetPort, Rmc};
+use crate::rmc::Rmc;
 use crate::server::{Extent, Server};
 
 /// Digits and dot that number the segments behind the name's prefix.
@@ -38,7 +39,8 @@ pub(crate) struct Shared {
     /// Changes with every extent.
     pub(crate) generation: AtomicU64,
     table: Mutex<Table>,
-    growing: Mutex<()>,
+    /// Held by who grows. What is left of the segments that were given, the next one last.
+    growing: Mutex<Vec<GivenSegment>>,
     /// The server that the next extent is asked of first.
     rotation: AtomicUsize,
     bells: Mutex<Vec<Weak<Bell>>>,
@@ -52,19 +54,28 @@ pub(crate) struct Table {
 }
 
 impl FarMemory {
-    /// Dials every server, agrees on a version and proves who we are; nothing is reserved yet.
+    /// Dials every server, agrees on a version and proves who we are; nothing is reserved yet. Segments that were given are
+    /// seen to be there, and emptied.
     pub fn connect(config: FarConfig) -> Result<Self, FarError> {
-        if config.servers.is_empty() {
+        let addresses = config.addresses();
+        if addresses.is_empty() {
             return Err(FarError::NoServers);
         }
         let connect = |address: &rackmem_types::ServerAddress| {
             Server::connect(Dialer::new(address.clone(), &config.credentials)?)
         };
-        let servers = config.servers.iter().map(connect).collect::<Result<_, _>>()?;
-        Ok(Self::new(config, servers, Table::default()))
+        let servers: Vec<Server> = addresses.iter().map(connect).collect::<Result<_, _>>()?;
+        given::empty(&config.given, &servers)?;
+        let left = config.given.iter().rev().cloned().collect();
+        Ok(Self::new(config, servers, Table::default(), left))
     }
 
-    pub(crate) fn new(mut config: FarConfig, servers: Vec<Server>, table: Table) -> Self {
+    pub(crate) fn new(
+        mut config: FarConfig,
+        servers: Vec<Server>,
+        table: Table,
+        given: Vec<GivenSegment>,
+    ) -> Self {
         let prefix = config.name.floor_char_boundary(NAME_BYTES_MAX - NAME_SUFFIX_BYTES);
         config.name.truncate(prefix);
         config.extent_pages = config.extent_pages.max(1);
@@ -74,7 +85,7 @@ impl FarMemory {
             servers,
             generation: AtomicU64::new(0),
             table: Mutex::new(table),
-            growing: Mutex::default(),
+            growing: Mutex::new(given),
             rotation: AtomicUsize::new(0),
             bells: Mutex::default(),
         };
@@ -86,12 +97,12 @@ impl FarMemory {
         Port::new(self.shared.clone())
     }
 
-    /// Reserves one more extent, on the next server in rotation that has room; its slots. `None`: nobody has room, or
-    /// the capacity is reached. Where no server has room for a whole extent, a smaller one is taken. Blocks for a
+    /// Takes one more extent, of what was given while there is some left, else on the next server in rotation that has
+    /// room; its slots. `None`: nobody has room, or the capacity is reached. Where no server has room for a whole extent, a smaller one is taken. Blocks for a
     /// conversation with a server; an error is one that all servers without room do not explain.
     pub fn grow(&self) -> Result<Option<Range<u32>>, FarError> {
         let shared = &self.shared;
-        let _growing = shared.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut given = shared.growing.lock().unwrap_or_else(PoisonError::into_inner);
         let reserved = shared.table().rmc.entries().last().map_or(0, |entry| entry.end);
         let limit = shared.config.capacity_pages.unwrap_or(u32::MAX).saturating_sub(reserved);
         let wanted = shared.config.extent_pages.min(limit);
@@ -99,11 +110,16 @@ impl FarMemory {
             return Ok(None);
         }
         let mut failure = None;
+        match shared.take_given(&mut given, reserved, wanted) {
+            Some(Ok(slots)) => return Ok(Some(slots)),
+            Some(Err(error)) => failure = Some(error),
+            None => {}
+        }
         let mut roomiest = None;
         let first = shared.rotation.load(Ordering::Relaxed);
         for step in 0..shared.servers.len() {
             let server = (first + step) % shared.servers.len();
-            if shared.servers[server].is_lost() {
+            if shared.servers[server].is_lost() || !shared.lends(server) {
                 continue;
             }
             match shared.reserve(server, reserved, wanted) {
@@ -142,13 +158,18 @@ impl FarMemory {
         servers.flat_map(|(index, _)| table.rmc.ranges(index).collect::<Vec<_>>()).collect()
     }
 
-    /// Frees every segment on every server that can be reached. Ports must not be used afterwards.
+    /// Frees every segment on every server that can be reached, and empties those that were given. Ports must not be used afterwards.
     pub fn destroy(&self) {
         let extents = self.shared.table().extents.clone();
         for (index, server) in self.shared.servers.iter().enumerate().filter(|(_, server)| !server.is_lost())
         {
             for extent in extents.iter().filter(|extent| extent.server == index) {
-                let Err(error) = server.segment_destroy(extent) else { continue };
+                let freed = if extent.given {
+                    server.segment_empty(&extent.part())
+                } else {
+                    server.segment_destroy(extent)
+                };
+                let Err(error) = freed else { continue };
                 tracing::warn!(%error, "segments were not freed; their server frees them after the lease");
                 // A server that cannot be reached for one segment is not asked about the next.
                 if !matches!(error, FarError::Server { .. }) {
@@ -184,24 +205,27 @@ impl Shared {
         }
     }
 
+    /// Whether new segments are asked of the server: one that only has a segment that was given lends no other.
+    fn lends(&self, server: usize) -> bool {
+        self.config.servers.contains(&self.servers[server].dialer.address)
+    }
+
     fn reserve(&self, server: usize, start: u32, pages: u32) -> Result<Range<u32>, FarError> {
         let number = self.table().extents.len();
         let name = format!("{}.{number}", self.config.name);
         let extent = self.servers[server].segment_create(server, &name, (start, pages), self.config.lease)?;
-        let slots = start..start + pages;
-        let entry = NetPort {
-            server,
-            segment: extent.segment,
-            start: slots.start,
-            end: slots.end,
-            offset: -i64::from(slots.start),
-        };
+        self.rotation.store((server + 1) % self.servers.len(), Ordering::Relaxed);
+        Ok(self.add(extent))
+    }
+
+    /// Puts an extent behind all others; its slots.
+    pub(crate) fn add(&self, extent: Extent) -> Range<u32> {
+        let slots = extent.start..extent.start + extent.pages;
         let mut table = self.table();
-        table.rmc.add(entry).expect("extents follow each other without overlap");
+        table.rmc.add(extent.entry()).expect("extents follow each other without overlap");
         table.extents.push(Arc::new(extent));
         self.generation.fetch_add(1, Ordering::Release);
-        self.rotation.store((server + 1) % self.servers.len(), Ordering::Relaxed);
-        Ok(slots)
+        slots
     }
 }
 

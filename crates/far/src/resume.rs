@@ -13,6 +13,7 @@ use rackmem_types::{ServerAddress, Slot};
 use crate::config::FarConfig;
 use crate::dial::Dialer;
 use crate::error::FarError;
+use crate::given;
 use crate::memory::{FarMemory, Table};
 use crate::rmc::NetPort;
 use crate::server::{Extent, Server};
@@ -35,6 +36,10 @@ pub struct ExtentRecord {
     pub start: u32,
     /// How many slots.
     pub pages: u32,
+    /// The page of the segment that the first slot is.
+    pub first: u64,
+    /// Whether somebody else made the segment, and keeps it.
+    pub given: bool,
 }
 
 impl FarMemory {
@@ -50,6 +55,8 @@ impl FarMemory {
                 owner: extent.owner.0,
                 start: entry.start,
                 pages: entry.end - entry.start,
+                first: extent.first,
+                given: extent.given,
             }
         };
         table.rmc.entries().iter().zip(&table.extents).map(record).collect()
@@ -58,7 +65,7 @@ impl FarMemory {
     /// As [`FarMemory::connect`], with the extents that another client left. Servers are waited for as long as a lost connection
     /// would be; fails only if none can be used, or the credentials are wrong. [`FarMemory::lost`] tells what is lost.
     pub fn resume(config: FarConfig, records: &[ExtentRecord]) -> Result<Self, FarError> {
-        let mut addresses = config.servers.clone();
+        let mut addresses = config.addresses();
         addresses.extend(records.iter().map(|record| record.server.clone()));
         let mut known = Vec::new();
         addresses.retain(|address| {
@@ -83,6 +90,7 @@ impl FarMemory {
         }
         let mut records: Vec<&ExtentRecord> = records.iter().collect();
         records.sort_by_key(|record| record.start);
+        let left = given::left(&config.given, &records);
         let mut table = Table::default();
         for record in records {
             let extent = match open(&servers, record, &failures) {
@@ -92,18 +100,11 @@ impl FarMemory {
                     Extent::lost(ghost(&mut servers, dialer, record.epoch, &reason), record)
                 }
             };
-            let entry = NetPort {
-                server: extent.server,
-                segment: extent.segment,
-                start: record.start,
-                end: record.start.saturating_add(record.pages),
-                offset: -i64::from(record.start),
-            };
-            if table.rmc.add(entry).is_ok() {
+            if table.rmc.add(extent.entry()).is_ok() {
                 table.extents.push(std::sync::Arc::new(extent));
             }
         }
-        Ok(Self::new(config, servers, table))
+        Ok(Self::new(config, servers, table, left))
     }
 
     /// These slots have content, stored by another client.

@@ -4,15 +4,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rackmem_types::{PageHash, ServerAddress, Slot};
+use rackmem_types::{PageHash, PageVersion, ServerAddress, Slot};
 use rackmem_uapi::shared::SharedMemory;
-use rackmem_wire::{Answer, OwnerToken, Request, Welcome};
+use rackmem_wire::{Answer, ErrorCode, OwnerToken, PageRange, Request, Welcome};
 
 use crate::dial::{self, Dialer};
 use crate::error::FarError;
 use crate::event::ServerState;
 use crate::in_place::InPlace;
 use crate::resume::ExtentRecord;
+use crate::rmc::NetPort;
 use crate::session::Session;
 
 /// Time for one control request. A server that needs longer is as good as gone.
@@ -39,12 +40,25 @@ struct Health {
     reason: String,
 }
 
+/// Pages of a segment.
+pub(crate) struct Part {
+    pub(crate) segment: u64,
+    pub(crate) owner: OwnerToken,
+    pub(crate) first: u64,
+    pub(crate) pages: u64,
+}
+
 /// A range of slots and the segment behind it.
 pub(crate) struct Extent {
     pub(crate) server: usize,
     pub(crate) segment: u64,
     pub(crate) owner: OwnerToken,
     pub(crate) start: u32,
+    pub(crate) pages: u32,
+    /// The page of the segment that the first slot is.
+    pub(crate) first: u64,
+    /// Whether somebody else made the segment.
+    pub(crate) given: bool,
     pub(crate) memory: Option<InPlace>,
     /// One bit per page that was stored and not discarded.
     stored: Box<[AtomicU64]>,
@@ -59,17 +73,35 @@ impl Extent {
         memory: Option<InPlace>,
     ) -> Self {
         let stored = (0..pages.div_ceil(u64::BITS)).map(|_| AtomicU64::new(0)).collect();
-        Self { server, segment, owner, start, memory, stored }
+        Self { server, segment, owner, start, pages, first: 0, given: false, memory, stored }
+    }
+
+    fn of_record(server: usize, record: &ExtentRecord, memory: Option<InPlace>) -> Self {
+        let slots = (record.start, record.pages);
+        let extent = Self::new(server, record.segment, OwnerToken(record.owner), slots, memory);
+        Self { first: record.first, given: record.given, ..extent }
     }
 
     /// What a lost server had.
     pub(crate) fn lost(server: usize, record: &ExtentRecord) -> Self {
-        let slots = (record.start, record.pages);
-        Self::new(server, record.segment, OwnerToken(record.owner), slots, None)
+        Self::of_record(server, record, None)
     }
 
     pub(crate) fn page(&self, slot: Slot) -> u64 {
-        u64::from(slot.0 - self.start)
+        self.first + u64::from(slot.0 - self.start)
+    }
+
+    /// Its entry in the RMC table.
+    pub(crate) fn entry(&self) -> NetPort {
+        let Self { server, segment, start, pages, first, .. } = *self;
+        let offset = first as i64 - i64::from(start);
+        NetPort { server, segment, start, end: start.saturating_add(pages), offset }
+    }
+
+    /// Its pages of the segment.
+    pub(crate) fn part(&self) -> Part {
+        let Self { segment, owner, first, pages, .. } = *self;
+        Part { segment, owner, first, pages: pages.into() }
     }
 
     /// Notes that the page has content; whether it had none before.
@@ -133,13 +165,8 @@ impl Server {
         lease: Duration,
     ) -> Result<Extent, FarError> {
         let owner = OwnerToken(dial::random());
-        let lease_ms = lease.as_millis() as u64;
-        let request = Request::SegmentCreate { name, pages: pages.into(), owner, lease_ms };
+        let segment = self.segment_make(name, pages.into(), owner, lease)?;
         let mut control = self.control();
-        let segment = self.call(&mut control, &request, |answer| match answer {
-            Answer::Segment { segment, .. } => Ok(segment),
-            other => Err(self.dialer.unexpected(&other)),
-        })?;
         let memory = match self.dialer.address {
             ServerAddress::Shm(_) => Some(self.segment_map(&mut control, segment)?),
             _ => None,
@@ -148,9 +175,41 @@ impl Server {
         Ok(Extent::new(index, segment, owner, (start, pages), memory))
     }
 
+    /// Makes a segment; its id.
+    pub(crate) fn segment_make(
+        &self,
+        name: &str,
+        pages: u64,
+        owner: OwnerToken,
+        lease: Duration,
+    ) -> Result<u64, FarError> {
+        let lease_ms = lease.as_millis() as u64;
+        let request = Request::SegmentCreate { name, pages, owner, lease_ms };
+        self.call(&mut self.control(), &request, |answer| match answer {
+            Answer::Segment { segment, .. } => Ok(segment),
+            other => Err(self.dialer.unexpected(&other)),
+        })
+    }
+
+    /// Opens a segment on the control connection; how many pages it has.
+    pub(crate) fn segment_open(&self, segment: u64, owner: OwnerToken) -> Result<u64, FarError> {
+        self.open(&mut self.control(), segment, owner)
+    }
+
+    fn open(&self, control: &mut Option<Session>, segment: u64, owner: OwnerToken) -> Result<u64, FarError> {
+        let open = Request::SegmentOpen { segment, owner, epoch: self.epoch };
+        self.call(control, &open, |answer| match answer {
+            Answer::Segment { pages, .. } => Ok(pages),
+            Answer::Error { code: ErrorCode::NoSegment, .. } => {
+                Err(FarError::NoSegment { address: self.address(), segment })
+            }
+            other => Err(self.dialer.unexpected(&other)),
+        })
+    }
+
     /// Opens a segment that another client of the same owner has reserved, and holds its lease from now on.
     pub(crate) fn segment_resume(&self, index: usize, record: &ExtentRecord) -> Result<Extent, FarError> {
-        let ExtentRecord { segment, epoch, start, pages, .. } = *record;
+        let ExtentRecord { segment, epoch, pages, .. } = *record;
         let owner = OwnerToken(record.owner);
         let mut control = self.control();
         self.call(&mut control, &Request::SegmentOpen { segment, owner, epoch }, |answer| match answer {
@@ -162,7 +221,29 @@ impl Server {
             _ => None,
         };
         self.reserved.fetch_add(pages.into(), Ordering::Relaxed);
-        Ok(Extent::new(index, segment, owner, (start, pages), memory))
+        Ok(Extent::of_record(index, record, memory))
+    }
+
+    /// Forgets all pages of a part, and sees that it is there.
+    pub(crate) fn segment_empty(&self, part: &Part) -> Result<(), FarError> {
+        let Part { segment, owner, first, pages } = *part;
+        let mut control = self.control();
+        let size = self.open(&mut control, segment, owner)?;
+        let end = first.saturating_add(pages);
+        if end > size {
+            return Err(FarError::SegmentTooSmall { address: self.address(), segment, pages: size, end });
+        }
+        // On this very connection, which has the segment open; nothing answers a discard, so a ping behind it does.
+        let Some(session) = control.as_mut() else { return Ok(()) };
+        let ranges = [PageRange::new(first, pages)];
+        let deadline = Instant::now() + CONTROL_TIMEOUT;
+        let done = session
+            .tell(&Request::Discard { segment, up_to: PageVersion::MAX, ranges: &ranges }, deadline)
+            .and_then(|()| session.call(&Request::Ping, deadline, |_| ()));
+        done.map_err(|error| {
+            *control = None;
+            self.dialer.explain(error, CONTROL_TIMEOUT)
+        })
     }
 
     fn segment_map(&self, control: &mut Option<Session>, segment: u64) -> Result<InPlace, FarError> {
@@ -181,14 +262,14 @@ impl Server {
 
     /// Frees a segment.
     pub(crate) fn segment_destroy(&self, extent: &Extent) -> Result<(), FarError> {
-        let Extent { segment, owner, .. } = *extent;
+        self.segment_end(extent.segment, extent.owner)
+    }
+
+    /// Frees a segment by its id.
+    pub(crate) fn segment_end(&self, segment: u64, owner: OwnerToken) -> Result<(), FarError> {
         let mut control = self.control();
         // The control connection may be another one than the one that created the segment.
-        let open = Request::SegmentOpen { segment, owner, epoch: self.epoch };
-        self.call(&mut control, &open, |answer| match answer {
-            Answer::Segment { .. } => Ok(()),
-            other => Err(self.dialer.unexpected(&other)),
-        })?;
+        self.open(&mut control, segment, owner)?;
         self.call(&mut control, &Request::SegmentDestroy { segment }, |answer| match answer {
             Answer::Ok => Ok(()),
             other => Err(self.dialer.unexpected(&other)),
@@ -206,7 +287,7 @@ impl Server {
         if let Some(session) = control {
             let deadline = Instant::now() + CONTROL_TIMEOUT;
             match session.call(request, deadline, |answer| {
-                let closing = matches!(answer, Answer::Error { code: rackmem_wire::ErrorCode::Draining, .. });
+                let closing = matches!(answer, Answer::Error { code: ErrorCode::Draining, .. });
                 (!closing).then(|| take(answer))
             }) {
                 Ok(Some(result)) => return result,

@@ -35,10 +35,7 @@ impl Session {
         take: impl FnOnce(Answer<'_>) -> T,
     ) -> io::Result<T> {
         let id = self.next_id;
-        self.next_id += 1;
-        self.out.clear();
-        request.encode(id, &mut self.out);
-        self.send(deadline)?;
+        self.tell(request, deadline)?;
         loop {
             if let Some((answered, answer, len)) = Answer::parse(&self.received).map_err(garbage)? {
                 // Zero is an ERROR about the connection, which is an answer to anything.
@@ -51,6 +48,15 @@ impl Session {
             }
             self.receive(deadline)?;
         }
+    }
+
+    /// Sends `request`, which has no answer.
+    pub(crate) fn tell(&mut self, request: &Request<'_>, deadline: Instant) -> io::Result<()> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.out.clear();
+        request.encode(id, &mut self.out);
+        self.send(deadline)
     }
 
     /// The descriptor that came with the last answer.

@@ -158,9 +158,7 @@ fn limit_set(shared: &Shared, limit: Bytes) -> Result<(), String> {
     }
     {
         let mut core = shared.lock();
-        core.limit = limit.pages();
-        core.ceiling = 0;
-        core.ceiling_raise();
+        core.limit_set(limit.pages());
     }
     shared.evict.notify_one();
     shared.wake_server();
@@ -237,5 +235,25 @@ impl Handler for Desk {
         }
         let _ = self.questions.send(Question::WatchEnd);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::core::Core;
+    use crate::standby_pages;
+
+    #[test]
+    fn the_standby_list_follows_the_limit() {
+        let (small, large) = (1 << 12, 1 << 16);
+        let mut core = Core::new(large, standby_pages(large), None, true).unwrap();
+        let first = core.standby_target;
+        assert_eq!(first, 1 << 12, "a sixteenth of the limit");
+        core.limit_set(small);
+        assert_eq!((core.limit, core.standby_target), (small, 1 << 8));
+        core.limit_set(large);
+        assert_eq!((core.limit, core.standby_target), (large, first));
+        core.limit_set(16 * large);
+        assert_eq!(core.standby_target, first, "no more than it has places for");
     }
 }

@@ -29,6 +29,7 @@ use crate::journal::{Happening, Journal, JournalRecord};
 use crate::kernel::Mapping;
 use crate::space::{BATCH_PAGES, Space};
 use crate::standby::Standby;
+use crate::standby_target;
 use crate::table::{CHUNK_BYTES, CHUNK_PAGES, PageTable, SpaceId};
 use crate::watch::Watched;
 
@@ -171,6 +172,15 @@ impl Core {
     /// Distance below the limit at which the evictor rests, so that faults find room without waiting.
     pub(crate) fn headroom(&self) -> u64 {
         (self.limit / 32).clamp(64, 8192).min(self.limit / 4)
+    }
+
+    /// Another local limit. The standby list goes with it: it counts as local memory, and one that was right for a large
+    /// limit would leave nothing of a small one to the program.
+    pub(crate) fn limit_set(&mut self, pages: u64) {
+        self.limit = pages;
+        self.standby_target = standby_target(pages, self.standby.capacity());
+        self.ceiling = 0;
+        self.ceiling_raise();
     }
 
     /// Memory was found, or the limit lowered: faults need not wait until all of it has left.

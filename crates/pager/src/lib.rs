@@ -292,6 +292,12 @@ fn standby_pages(limit: u64) -> usize {
     (limit / 16).clamp(256, 1 << 15) as usize
 }
 
+/// How many pages a standby list of `capacity` places should hold under a limit: a list keeps the places that it was made
+/// with, for other processes hold its memory, and an evictor's batches need some of them.
+fn standby_target(limit: u64, capacity: usize) -> usize {
+    standby_pages(limit).min(capacity.saturating_sub(4 * space::BATCH_PAGES))
+}
+
 /// Reserves more far memory, and notes it for a successor before it is used.
 fn grow(shared: &Shared, far: &FarMemory) -> Result<Option<Range<u32>>, FarError> {
     let Some(slots) = far.grow()? else { return Ok(None) };

@@ -7,10 +7,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::{Capabilities, QemuError, Result, probe_rom};
+use crate::{Capabilities, QemuError, Result, mortal, probe_rom};
 
 /// The probe takes a fifth of a second where KVM works, four seconds where the host is itself translated.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(8);
@@ -72,7 +71,8 @@ async fn why_not_kvm(program: &Path, capabilities: &Capabilities) -> Result<Opti
 
 /// Runs the probe; why it did not succeed, if it did not.
 async fn run_probe(program: &Path, accelerator: &str, rom: &Path) -> Result<Option<String>> {
-    let probe = Command::new(program)
+    let probe = mortal::command(program)
+        .map_err(|reason| QemuError::program(program, reason))?
         .args(["-accel", accelerator, "-machine", "q35", "-m", "16", "-nodefaults", "-no-user-config"])
         .args(["-display", "none", "-no-reboot", "-bios"])
         .arg(rom)

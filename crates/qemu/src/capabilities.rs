@@ -8,11 +8,10 @@ use std::process::Stdio;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
-use tokio::process::Command;
 use tokio::sync::broadcast;
 
 use crate::qmp::Qmp;
-use crate::{QemuError, Result};
+use crate::{QemuError, Result, mortal};
 
 /// The oldest QEMU that is used: Debian 12's.
 const VERSION_MIN: [u64; 3] = [7, 2, 0];
@@ -63,7 +62,8 @@ pub struct Capabilities {
 impl Capabilities {
     /// Asks a QEMU program.
     pub async fn ask(program: &Path) -> Result<Self> {
-        let mut qemu = Command::new(program)
+        let mut qemu = mortal::command(program)
+            .map_err(|reason| QemuError::program(program, reason))?
             .args(["-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-S"])
             .args(["-qmp", "stdio"])
             .stdin(Stdio::piped())

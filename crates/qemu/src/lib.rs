@@ -15,6 +15,7 @@ pub mod image;
 pub mod libvirt;
 mod machine;
 pub mod memory;
+mod mortal;
 mod option;
 mod probe_rom;
 pub mod process;

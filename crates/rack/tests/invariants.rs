@@ -6,8 +6,8 @@ mod support;
 
 use proptest::prelude::*;
 use rackmem_rack::{
-    Event, GroupNeed, LatencyClass, Plan, Power, Purpose, Rack, Request, ReservationId, Snapshot, State,
-    Step, SwitchKind, Timestamp, planner,
+    CircuitState, Event, GroupNeed, LatencyClass, Plan, Power, Purpose, Rack, Request, ReservationId,
+    Snapshot, State, Step, SwitchKind, Timestamp, planner,
 };
 use rackmem_types::Bytes;
 use support::{Layout, name};
@@ -79,6 +79,19 @@ impl World {
         (!ids.is_empty()).then(|| ids[usize::from(which) % ids.len()])
     }
 
+    /// Whether every circuit that the reservation had before its plan is there and nobody else has it disconnected.
+    fn has_way_back(&self, id: ReservationId) -> bool {
+        let reservation = self.rack.reservation(id).unwrap();
+        let Some(pending) = reservation.pending.as_ref().filter(|_| reservation.state == State::Applied)
+        else {
+            return true;
+        };
+        let had = reservation.mappings.iter().filter(|mapping| !pending.added.contains(&mapping.segment));
+        had.map(|mapping| self.rack.circuit(mapping.circuit)).all(|circuit| {
+            circuit.is_some_and(|circuit| !matches!(circuit.state, CircuitState::Closing { by } if by != id))
+        })
+    }
+
     fn accept(&mut self, plan: Plan) {
         check_order(&plan);
         assert_eq!(self.rack.overtaken(&plan), Vec::<String>::new());
@@ -142,8 +155,15 @@ impl World {
                 let under_way = reservation.state == State::Applying || reservation.pending.is_some();
                 let Some(plan) = self.plans.get(&id).filter(|_| under_way) else { return };
                 let begun = usize::from(begun) % (plan.undoable_until() + 1);
-                planner::undo(&self.rack, plan, begun).unwrap();
-                self.rack.apply(&Event::Undoing(id)).unwrap();
+                let way_back = self.has_way_back(id);
+                assert_eq!(planner::undo(&self.rack, plan, begun).is_ok(), way_back);
+                let before = self.rack.snapshot();
+                let undoing = self.rack.apply(&Event::Undoing(id));
+                assert_eq!(undoing.is_ok(), way_back, "{undoing:?}");
+                if !way_back {
+                    assert_eq!(self.rack.snapshot(), before, "a refused undo changes nothing");
+                    return;
+                }
                 if begun.is_multiple_of(2) {
                     self.rack.apply(&Event::Undone(id)).unwrap();
                 }

@@ -141,6 +141,16 @@ impl Brick {
             .unwrap_or_else(|error| panic!("{error}\n{}", self.done(&["log", name])))
     }
 
+    /// Kills the pager of a machine; returns when another one serves it, with the number of the dead one.
+    pub(crate) fn kill_pager(&self, name: &str) -> u64 {
+        let pager = || self.show(name)["pager"]["pid"].as_u64();
+        let dead = pager().unwrap_or_else(|| panic!("{name} has no pager"));
+        let pid = Pid::from_raw(i32::try_from(dead).unwrap()).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+        wait_until("a successor serves it", || pager().is_some_and(|pid| pid != dead));
+        dead
+    }
+
     /// QEMU processes of this brick.
     pub(crate) fn qemus(&self) -> Vec<u32> {
         processes_with(&self.state())

@@ -8,6 +8,7 @@ use rackmem_e2e::Process;
 use rackmem_types::Bytes;
 
 use crate::brick::Brick;
+use crate::libvirtd::Libvirtd;
 
 fn qemu(brick: &Brick, options: &[&str]) -> (Process, ProbeClient) {
     let socket = brick.rack.directory().join("foreign.sock");
@@ -62,4 +63,42 @@ fn root_qemu_a_foreign_machine_that_ends_is_forgotten() {
     crate::brick::wait_until("it is forgotten", || {
         brick.vm(&["show", "guest7"]).stderr.contains("there is no")
     });
+}
+
+#[test]
+fn root_qemu_a_domain_of_libvirts_is_attached_by_name_watched_and_detached() {
+    let mut brick = Brick::without_agent();
+    let libvirtd = Libvirtd::start(&brick.rack.directory().join("libvirt"));
+    brick.start_agent(&["--libvirt", &libvirtd.uri()]);
+    let refused = brick.refused(&["attach", "theirs", "--local", "96MiB"]);
+    assert!(refused.contains("no QEMU runs a machine 'theirs'"), "{refused}");
+    libvirtd.define("theirs", brick.guest());
+    let refused = brick.refused(&["attach", "theirs", "--local", "96MiB"]);
+    assert!(refused.contains("virsh start theirs"), "{refused}");
+    libvirtd.virsh(&["start", "theirs"]);
+    let mut probe = ProbeClient::connect(&libvirtd.probe(), Duration::from_secs(90)).unwrap();
+    probe.fill(2, Bytes(200 << 20)).unwrap();
+
+    assert!(brick.done(&["attach", "theirs", "--local", "96MiB"]).contains("attached"));
+    let shown = brick.show("theirs");
+    assert_eq!((&shown["driver"], &shown["state"]), (&"libvirt".into(), &"running".into()), "{shown}");
+    assert!(brick.done(&["show", "theirs"]).contains("libvirt"));
+    probe.check().unwrap();
+    assert!(brick.mib("theirs", "far") > 80, "{shown}");
+
+    // The next agent finds it, by libvirt, and speaks to it through libvirt.
+    brick.kill_agent();
+    brick.start_agent(&["--libvirt", &libvirtd.uri()]);
+    let address = probe.page().unwrap().guest_physical_address;
+    let watch = brick.vm_process(&["watch", "theirs", &address.to_string()]);
+    for value in 0..20 {
+        probe.page_write(value).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    brick.done(&["detach", "theirs"]);
+    let seen = watch.finish().stdout;
+    assert!(seen.lines().any(|line| line.contains("write")), "{seen}");
+    assert!(brick.refused(&["show", "theirs"]).contains("there is no"));
+    assert_eq!(libvirtd.virsh(&["domstate", "theirs"]).trim(), "running");
+    probe.check().unwrap();
 }

@@ -7,6 +7,8 @@ mod brick;
 mod conformance;
 mod elastic;
 mod foreign;
+mod given;
+mod libvirtd;
 mod life;
 mod memory;
 mod refusals;

@@ -88,3 +88,33 @@ fn root_qemu_a_plan_tells_and_changes_nothing() {
     brick.done(&["resize", "web1", "1GiB", "--allow-restart"]);
     assert!(brick.probe("web1").info().unwrap().memory.total.0 > 800 * MIB);
 }
+
+#[test]
+fn root_qemu_a_guest_grows_and_shrinks_by_dimms() {
+    let brick = Brick::start();
+    let options = ["--memory", "384MiB", "--memory-max", "1GiB", "--local", "160MiB", "--growth", "dimm"];
+    brick.create("old", &options);
+    let mut probe = brick.probe("old");
+    probe.fill(8, Bytes(150 * MIB)).unwrap();
+    let plan: serde_json::Value =
+        serde_json::from_str(&brick.done(&["resize", "old", "768MiB", "--plan", "--json"])).unwrap();
+    assert_eq!(plan["steps"][0]["mechanism"], "dimm", "{plan}");
+    brick.done(&["resize", "old", "768MiB"]);
+    assert_eq!((brick.mib("old", "size"), brick.mib("old", "plugged")), (768, 384));
+    assert!(probe.info().unwrap().memory.total.0 > 690 * MIB, "the guest does not use it");
+    // What is in use cannot go, and what stays is told.
+    probe.grow(Bytes(300 * MIB)).unwrap();
+    probe.check().unwrap();
+    probe.shrink(Bytes(300 * MIB)).unwrap();
+    // The guest tells how it fares once a second.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let told = brick.done(&["resize", "old", "512MiB"]);
+    let plugged = brick.mib("old", "plugged");
+    assert!(plugged == 128 || told.contains("gave back"), "{plugged} MiB are plugged, and it said: {told}");
+    assert!(plugged < 384, "no DIMM went: {told}");
+    probe.check().unwrap();
+    brick.done(&["resize", "old", "640MiB"]);
+    probe.check().unwrap();
+    let refused = brick.refused(&["resize", "old", "2GiB"]);
+    assert!(refused.contains("1GiB"), "{refused}");
+}

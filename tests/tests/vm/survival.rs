@@ -1,6 +1,8 @@
 //! The agent is killed at each moment of an operation; the next one finds every machine and finishes what was begun.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread::sleep;
+use std::time::Duration;
 
 use rackmem_types::Bytes;
 use serde_json::Value;
@@ -119,5 +121,118 @@ fn root_qemu_machines_and_their_memory_live_on_without_an_agent() {
     for name in ["a", "b"] {
         assert_eq!(brick.show(name)["state"], "running");
     }
+    probe.check().unwrap();
+}
+
+/// Agents killed in the middle of steps, in one test.
+const KILLS: u64 = 8;
+
+/// Pagers killed in one test; between two of them the guest makes a round through its memory.
+const PAGERS: u64 = 5;
+
+#[test]
+fn root_qemu_a_machine_whose_pager_is_killed_under_load_waits_and_goes_on() {
+    let brick = Brick::start();
+    brick.create("web1", &["--memory", "384MiB", "--local", "96MiB"]);
+    let mut probe = brick.probe("web1");
+    probe.fill(6, Bytes(200 << 20)).unwrap();
+    let before = probe.churn_start(50).unwrap().checked;
+    for kill in 0..PAGERS {
+        // At another moment of the guest's rounds each time.
+        sleep(Duration::from_millis(500 + 170 * kill));
+        let dead = brick.kill_pager("web1");
+        let shown = brick.show("web1");
+        assert_eq!(shown["state"], "running", "{shown}");
+        assert_ne!(shown["pager"]["pid"], dead, "{shown}");
+        probe.churn().unwrap_or_else(|error| panic!("kill {kill}: {error}"));
+    }
+    let churned = probe.churn_stop().unwrap();
+    assert!(churned.checked > before);
+    probe.check().unwrap();
+}
+
+/// Kills the agent at moments of `operation` that have nothing to do with its journal: in the middle of steps.
+fn in_the_middle(
+    brick: &mut Brick,
+    operation: impl Fn(u64) -> Vec<String>,
+    mut settled: impl FnMut(&Brick, u64),
+) {
+    for kill in 0..KILLS {
+        let line = operation(kill);
+        let asked = brick.vm_process(&line.iter().map(String::as_str).collect::<Vec<_>>());
+        sleep(Duration::from_millis(10 + 45 * kill * kill));
+        brick.kill_agent();
+        drop(asked);
+        brick.start_agent(&[]);
+        wait_until("nothing is in progress", || {
+            let list: Value = serde_json::from_str(&brick.done(&["list", "--json"])).unwrap();
+            list.as_array().unwrap().iter().all(|vm| vm["operation"].is_null())
+        });
+        settled(brick, kill);
+    }
+}
+
+#[test]
+fn root_qemu_creates_and_deletes_survive_agents_that_die_in_the_middle_of_steps() {
+    let mut brick = Brick::start();
+    let create = brick.create_line("web1", &["--memory", "256MiB", "--local", "64MiB"]);
+    in_the_middle(
+        &mut brick,
+        |_| create.clone(),
+        |brick, kill| {
+            // It may have died before it heard of the request.
+            if brick.vm(&["show", "web1"]).status.success() {
+                let shown = brick.show("web1");
+                assert_eq!(
+                    (&shown["state"], &shown["pager"]["state"]),
+                    (&"running".into(), &"up".into()),
+                    "{kill}"
+                );
+                assert_eq!(brick.qemus().len(), 1, "kill {kill}");
+                brick.done(&["delete", "web1"]);
+            }
+            assert!(brick.qemus().is_empty() && !brick.state().join("vms/web1").exists(), "kill {kill}");
+        },
+    );
+    brick.create("web1", &["--memory", "256MiB", "--local", "64MiB"]);
+    in_the_middle(
+        &mut brick,
+        |_| words(&["delete", "web1"]),
+        |brick, kill| {
+            if brick.vm(&["show", "web1"]).status.success() {
+                assert_eq!(
+                    (brick.qemus().len(), &brick.show("web1")["state"]),
+                    (1, &"running".into()),
+                    "{kill}"
+                );
+                return;
+            }
+            assert!(brick.qemus().is_empty() && !brick.state().join("vms/web1").exists(), "kill {kill}");
+            brick.create("web1", &["--memory", "256MiB", "--local", "64MiB"]);
+        },
+    );
+}
+
+#[test]
+fn root_qemu_resizes_survive_agents_that_die_in_the_middle_of_steps() {
+    let mut brick = Brick::start();
+    brick.create("web1", &["--memory", "384MiB", "--memory-max", "768MiB", "--local", "128MiB"]);
+    let mut probe = brick.probe("web1");
+    probe.fill(9, Bytes(120 << 20)).unwrap();
+    let mut size = 384;
+    let wanted = |kill: u64| if kill.is_multiple_of(2) { 640 } else { 512 };
+    in_the_middle(
+        &mut brick,
+        |kill| words(&["resize", "web1", &format!("{}MiB", wanted(kill))]),
+        |brick, kill| {
+            let now = brick.mib("web1", "size");
+            assert!(
+                now == wanted(kill) || now == size,
+                "kill {kill}: {now} MiB, neither {size} nor {}",
+                wanted(kill)
+            );
+            size = now;
+        },
+    );
     probe.check().unwrap();
 }

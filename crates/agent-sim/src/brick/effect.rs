@@ -95,6 +95,7 @@ impl Brick {
                     memory_servers: request.memory_servers.clone(),
                     attachments: request.attachments.clone(),
                     far_node: None,
+                    growth: None,
                     driver: Driver::Libvirt,
                     start: true,
                 };

@@ -33,6 +33,7 @@ fn entry(number: u8, mib: u64) -> Attachment {
         offset: 0,
         server: "m1:7070".parse().unwrap(),
         segment: None,
+        token: None,
         class: LatencyClass::Rack,
     }
 }
@@ -48,6 +49,7 @@ fn spec(number: u8, mib: u64, local: Option<u64>, attached: Option<u8>, start: b
         memory_servers: Vec::new(),
         attachments: attached.map(attachment).into_iter().collect(),
         far_node: None,
+        growth: None,
         driver: Driver::Qemu,
         start,
     }

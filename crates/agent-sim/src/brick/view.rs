@@ -154,7 +154,7 @@ impl Brick {
             _ => AttachmentState::Up,
         };
         AttachmentView {
-            entry: attachment.entry.clone(),
+            entry: attachment.entry.shown(),
             state,
             reason: None,
             vm: self.owner(id).cloned(),

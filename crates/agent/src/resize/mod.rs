@@ -35,7 +35,7 @@ pub struct MemoryState {
     pub guest_used: Option<Bytes>,
 }
 
-/// A virtio-mem device.
+/// A virtio-mem device, or a row of DIMMs of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hotplug {
     /// What the guest has of it.

@@ -16,14 +16,14 @@ pub enum Step {
         /// What it will hold.
         to: Bytes,
     },
-    /// The guest gets more of its virtio-mem device.
+    /// The guest gets more of its virtio-mem device, or DIMMs.
     Plug {
         /// What it has of it.
         from: Bytes,
         /// What it will have.
         to: Bytes,
     },
-    /// The guest gives some of its virtio-mem device back.
+    /// The guest gives some of its virtio-mem device back, or DIMMs.
     Unplug {
         /// What it has of it.
         from: Bytes,
@@ -104,8 +104,8 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Deflate { from, to } => write!(f, "deflate the balloon from {from} to {to}"),
-            Self::Plug { from, to } => write!(f, "plug memory: virtio-mem from {from} to {to}"),
-            Self::Unplug { from, to } => write!(f, "unplug memory: virtio-mem from {from} to {to}"),
+            Self::Plug { from, to } => write!(f, "plug memory: from {from} to {to}"),
+            Self::Unplug { from, to } => write!(f, "unplug memory: from {from} to {to}"),
             Self::Inflate { from, to } => write!(f, "inflate the balloon from {from} to {to}"),
             Self::Restart { memory } => write!(f, "restart the guest with {memory}"),
         }

@@ -35,15 +35,11 @@ impl Agent {
                 Err(problem) => (AttachmentState::Unreachable, Some(problem.detail)),
             },
         };
-        AttachmentView { entry: row.entry, state, reason, vm: row.vm, created_ms: row.created_ms }
+        AttachmentView { entry: row.entry.shown(), state, reason, vm: row.vm, created_ms: row.created_ms }
     }
 
     pub(super) async fn attach(&self, change: &Change, entry: Attachment) -> Result<Operation, Problem> {
         entry.check()?;
-        if entry.segment.is_some() {
-            let detail = "a pager reserves its segments itself when a machine gets the attachment: leave the segment out";
-            return Err(Problem::new(ProblemType::Unsupported, detail));
-        }
         let is_there = match self.ground.store.attachment(&entry.id).await {
             Ok(row) => row.entry == entry,
             Err(_) => false,

@@ -48,7 +48,7 @@ impl Agent {
         self.engine.begin(change, kind::VM_CREATE, name.as_str(), work, &effects).await
     }
 
-    async fn take_servers_of_attachments(&self, record: &mut VmRecord) -> Result<(), Problem> {
+    pub(super) async fn take_servers_of_attachments(&self, record: &mut VmRecord) -> Result<(), Problem> {
         for id in record.spec.attachments.clone() {
             let row = self.ground.store.attachment(&id).await.map_err(from_store)?;
             if !record.spec.memory_servers.contains(&row.entry.server) {

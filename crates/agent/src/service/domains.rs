@@ -19,7 +19,7 @@ impl Agent {
         domain: &str,
         request: DomainAttach,
     ) -> Result<Operation, Problem> {
-        let found = foreign::find(domain).await?;
+        let found = foreign::find(domain, &self.ground.config.libvirt).await?;
         let taken = self.ground.store.vm_list().await.map_err(from_store)?;
         if let Some(vm) = taken.iter().find(|vm| vm.alive() == Some(found.process)) {
             let detail = format!("process {} is '{}' already", found.process.pid, vm.name());
@@ -29,7 +29,8 @@ impl Agent {
             Some(name) => name.clone(),
             None => found.name(domain)?,
         };
-        let record = record(name.clone(), found, request);
+        let mut record = record(name.clone(), found, request);
+        self.take_servers_of_attachments(&mut record).await?;
         if record.memory_servers(&self.ground.config.memory_servers).is_empty() {
             let detail =
                 "there is no memory server: name one with --memory-server, or start the agent with one";
@@ -69,6 +70,7 @@ fn record(name: VmName, found: Foreign, request: DomainAttach) -> VmRecord {
         memory_servers: request.memory_servers,
         attachments: request.attachments,
         far_node: None,
+        growth: None,
         driver: if libvirt.is_some() { Driver::Libvirt } else { Driver::Qemu },
         start: false,
     };

@@ -89,6 +89,7 @@ impl Agent {
             let lends = |part: &&mut FarPart| part.server == row.entry.server && part.attachment.is_none();
             if let Some(part) = memory.parts.iter_mut().find(lends) {
                 part.attachment = Some(id.clone());
+                part.segment = row.entry.segment;
                 part.class = Some(row.entry.class);
             }
         }

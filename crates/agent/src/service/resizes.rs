@@ -12,7 +12,7 @@ use crate::host;
 use crate::problem::{from_qemu, invalid, wrong_state};
 use crate::resize::{self, Hotplug, MemoryState, Plan, Refusal, Room};
 use crate::step::{Step, Work};
-use crate::vm::VmRecord;
+use crate::vm::{Dimms, VmRecord};
 
 /// A restart within a resize gives the guest this long to shut down.
 const RESTART_PATIENCE_S: u32 = 120;
@@ -68,6 +68,7 @@ impl Agent {
             };
             return Ok(Planned {
                 plan: Plan { from, to: from, steps: Vec::new() },
+                grows_by: Mechanism::VirtioMem,
                 local,
                 wanted: None,
                 warnings: vec![],
@@ -81,12 +82,21 @@ impl Agent {
         let (machine, _) = self.ground.machines.running(record).await?;
         let now = machine.memory().await.map_err(|error| from_qemu(&error))?;
         let guest = machine.guest_memory().await.map_err(|error| from_qemu(&error))?;
-        let hotplug = now.virtio_mem_of(VIRTIO_MEM_ID).map(|device| Hotplug {
-            plugged: device.plugged,
-            requested: device.requested,
-            capacity: device.max,
-            block: device.block,
-        });
+        let device = now.virtio_mem_of(VIRTIO_MEM_ID);
+        let grows_by = if device.is_some() { Mechanism::VirtioMem } else { Mechanism::Dimm };
+        let hotplug = match device {
+            Some(device) => Some(Hotplug {
+                plugged: device.plugged,
+                requested: device.requested,
+                capacity: device.max,
+                block: device.block,
+            }),
+            None => {
+                let (dimms, plugged) = (Dimms::of(&record.spec), now.in_dimms());
+                let (capacity, block) = (dimms.capacity(), dimms.unit);
+                (dimms.slots > 0).then_some(Hotplug { plugged, requested: plugged, capacity, block })
+            }
+        };
         let ballooned = now.balloon.map(|_| now.ballooned());
         // The balloon counts as used in the guest's numbers: with deflate-on-oom its kernel does not deduct it.
         let guest_used = guest.and_then(|guest| {
@@ -108,7 +118,7 @@ impl Agent {
                 "the guest does not say how much it uses: whether it can give memory is not known".to_owned(),
             );
         }
-        Ok(Planned { plan, local, wanted: Some(wanted), warnings })
+        Ok(Planned { plan, grows_by, local, wanted: Some(wanted), warnings })
     }
 
     fn plan_local(
@@ -135,6 +145,8 @@ impl Agent {
 /// What a resize comes to.
 pub(crate) struct Planned {
     plan: Plan,
+    /// What a step that plugs or unplugs changes.
+    grows_by: Mechanism,
     local: Option<(Bytes, Bytes)>,
     wanted: Option<Bytes>,
     warnings: Vec<String>,
@@ -179,7 +191,7 @@ impl Planned {
                     .to_owned(),
             },
         });
-        let steps = self.plan.steps.iter().map(view).chain(limit).collect();
+        let steps = self.plan.steps.iter().map(|step| view(step, self.grows_by)).chain(limit).collect();
         ResizePlan {
             vm: name.clone(),
             from: self.plan.from,
@@ -205,12 +217,12 @@ fn restart(record: &VmRecord, memory: Bytes) -> Vec<Step> {
     ]
 }
 
-fn view(step: &resize::Step) -> ResizeStep {
+fn view(step: &resize::Step, grows_by: Mechanism) -> ResizeStep {
     use resize::Step as S;
     let cost = step.cost();
     let (mechanism, from, to) = match *step {
         S::Deflate { from, to } | S::Inflate { from, to } => (Mechanism::Balloon, from, to),
-        S::Plug { from, to } | S::Unplug { from, to } => (Mechanism::VirtioMem, from, to),
+        S::Plug { from, to } | S::Unplug { from, to } => (grows_by, from, to),
         S::Restart { memory } => (Mechanism::Restart, Bytes(0), memory),
     };
     let cost = StepCost {

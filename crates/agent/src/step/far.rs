@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(super) async fn attach(ground: &Ground, vm: &VmRecord) -> Result<Note, Problem> {
     let Some(far) = ground.far(vm).await? else { return Ok(None) };
     let process = vm.alive().ok_or_else(|| ended(vm))?;
-    ground.pagers.attach(process.pid, far).await?;
+    ground.pagers.attach(process.pid, &far).await?;
     Ok(await_limit(ground, process.pid).await)
 }
 

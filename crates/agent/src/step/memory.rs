@@ -11,15 +11,15 @@ use rackmem_types::Bytes;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::Note;
 use super::life::change;
+use super::{Note, dimms};
 use crate::ground::Ground;
 use crate::problem::from_qemu;
 use crate::resize::{BALLOON_UNIT, GUEST_RESERVE, Step};
-use crate::vm::VmRecord;
+use crate::vm::{Dimms, VmRecord};
 
 /// A guest onlines and offlines a block in milliseconds; under emulation, with both processors busy, in a second or two.
-const STALL: Duration = Duration::from_secs(10);
+pub(super) const STALL: Duration = Duration::from_secs(10);
 
 /// Before it moves at all, a guest may have to finish something else with its memory, which takes longer.
 const FIRST_MOVE: Duration = Duration::from_secs(40);
@@ -28,13 +28,15 @@ const FIRST_MOVE: Duration = Duration::from_secs(40);
 const DRIVER: Duration = Duration::from_secs(20);
 
 /// Between two looks at whether it has.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) async fn take(ground: &Ground, vm: &VmRecord, step: Step) -> Result<Note, Problem> {
     let (machine, _) = ground.machines.running(vm).await?;
     let machine = machine.as_ref();
     match step {
         Step::Deflate { to, .. } | Step::Inflate { to, .. } => balloon(machine, to).await,
+        Step::Plug { to, .. } if by_dimms(machine).await? => dimms::plug(machine, vm, to).await,
+        Step::Unplug { to, .. } if by_dimms(machine).await? => dimms::unplug(machine, to).await,
         Step::Plug { to, .. } => plug(machine, to).await,
         Step::Unplug { to, .. } => unplug(machine, to).await,
         Step::Restart { .. } => Err(crate::problem::invalid("a restart is made of other steps")),
@@ -48,6 +50,11 @@ pub(super) async fn prepare(machine: &dyn Machine, vm: &VmRecord) -> Result<(), 
     if let Some(device) = now.virtio_mem_of(VIRTIO_MEM_ID) {
         let above = target.0.saturating_sub(base.0);
         request(machine, Bytes((above - above % device.block.0).min(device.max.0))).await?;
+    } else if target > base {
+        let dimms = Dimms::of(&vm.spec);
+        let above = target.0 - base.0;
+        let plugged = (above - above % dimms.unit.0).min(dimms.capacity().0);
+        dimms::request(machine, vm, Bytes(plugged)).await?;
     }
     if target < base && now.balloon.is_some() {
         machine.balloon_to(target).await.map_err(|error| from_qemu(&error))?;
@@ -62,6 +69,9 @@ pub(super) async fn undo(ground: &Ground, vm: &VmRecord, step: Step) -> Result<N
         Step::Deflate { from, .. } | Step::Inflate { from, .. } => {
             let state = state(machine.as_ref()).await?;
             machine.balloon_to(left_by(&state, from)).await
+        }
+        Step::Plug { from, .. } | Step::Unplug { from, .. } if by_dimms(machine.as_ref()).await? => {
+            return dimms::request(machine.as_ref(), vm, from).await.map(|()| None);
         }
         Step::Plug { from, .. } | Step::Unplug { from, .. } => {
             machine.virtio_mem_request(VIRTIO_MEM_ID, from).await
@@ -87,7 +97,9 @@ pub(super) async fn settle(ground: &Ground, vm: &VmRecord, wanted: Bytes) -> Res
         now = state(machine).await?;
     }
     let size = now.usable();
-    let tolerance = now.virtio_mem.iter().map(|device| device.block.0).max().unwrap_or(0).max(BALLOON_UNIT.0);
+    let blocks =
+        now.virtio_mem.iter().map(|device| device.block.0).chain(now.dimms.iter().map(|dimm| dimm.size.0));
+    let tolerance = blocks.max().unwrap_or(0).max(BALLOON_UNIT.0);
     Ok((size.0 > wanted.0 + tolerance || wanted.0 > size.0 + tolerance)
         .then(|| format!("the guest has {size}, not {wanted}: it could not give or take the rest")))
 }
@@ -217,7 +229,12 @@ async fn has_driver(machine: &dyn Machine, id: &str) -> Option<bool> {
     )
 }
 
-async fn state(machine: &dyn Machine) -> Result<MemoryState, Problem> {
+/// Whether the machine grows by DIMMs: it has no virtio-mem device.
+async fn by_dimms(machine: &dyn Machine) -> Result<bool, Problem> {
+    Ok(state(machine).await?.virtio_mem_of(VIRTIO_MEM_ID).is_none())
+}
+
+pub(super) async fn state(machine: &dyn Machine) -> Result<MemoryState, Problem> {
     machine.memory().await.map_err(|error| from_qemu(&error))
 }
 

@@ -1,6 +1,7 @@
 //! What operations are made of. A step can be done again when it is not known whether it was done, and it can be taken
 //! back; so whatever becomes of the agent, an operation is carried on from its journal.
 
+mod dimms;
 mod far;
 mod life;
 mod memory;

@@ -1,8 +1,5 @@
 //! Physical attachments: entries of the brick's RMC table (NetPort entries of D4.1, Appendix I).
 
-use std::fmt;
-use std::str::FromStr;
-
 use rackmem_types::{Bytes, PAGE_SIZE, ServerAddress};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,43 +9,7 @@ use crate::name::{AttachmentId, VmName};
 use crate::problem::{Problem, ProblemType};
 use crate::schema::ServerAddressSchema;
 
-/// Identity of a segment on its memory server; 16 hexadecimal digits in JSON, where not every reader keeps 64 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(into = "String", try_from = "String")]
-#[schema(value_type = String, pattern = "^[0-9a-f]{1,16}$", example = "00000000000000a7")]
-pub struct SegmentId(pub u64);
-
-impl fmt::Display for SegmentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl FromStr for SegmentId {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let number = if digits { u64::from_str_radix(text, 16).ok() } else { None };
-        number.map(Self).ok_or_else(|| {
-            format!("'{text}' is not a segment: write up to 16 hexadecimal digits in small letters")
-        })
-    }
-}
-
-impl From<SegmentId> for String {
-    fn from(segment: SegmentId) -> Self {
-        segment.to_string()
-    }
-}
-
-impl TryFrom<String> for SegmentId {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
+use super::segment::{SegmentId, SegmentToken};
 
 /// One entry of the RMC table: a range of the brick's far address space, and where it leads.
 ///
@@ -74,9 +35,13 @@ pub struct Attachment {
     /// The memory server.
     #[schema(value_type = ServerAddressSchema)]
     pub server: ServerAddress,
-    /// The segment on it; without it the agent reserves one of this size there itself.
+    /// The segment on it, made by whoever attaches; without it the machine's pager reserves segments there itself, as it
+    /// needs them.
     #[serde(default)]
     pub segment: Option<SegmentId>,
+    /// The secret that opens the segment; it has to be given with a segment and is never shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<SegmentToken>,
     /// How far away it is.
     pub class: LatencyClass,
 }
@@ -85,6 +50,17 @@ impl Attachment {
     /// Size of the range.
     pub fn size(&self) -> Bytes {
         Bytes(self.end.saturating_sub(self.start))
+    }
+
+    /// As it is shown to those who ask: without the secret.
+    pub fn shown(&self) -> Self {
+        Self { token: None, ..self.clone() }
+    }
+
+    /// The range of the segment that it is.
+    pub fn range(&self) -> std::ops::Range<u64> {
+        let place = |address: u64| address.saturating_add_signed(self.offset);
+        place(self.start)..place(self.end)
     }
 
     /// Whether the entry makes sense by itself.
@@ -104,6 +80,11 @@ impl Attachment {
         }
         if start.checked_add_signed(*offset).is_none() || end.checked_add_signed(*offset).is_none() {
             return invalid(format!("attachment '{id}': offset {offset} leads out of the segment"));
+        }
+        if self.segment.is_some() != self.token.is_some() {
+            return invalid(format!(
+                "attachment '{id}': a segment and the token that opens it are given together, or neither of them"
+            ));
         }
         if self.class == LatencyClass::Local {
             return invalid(format!(
@@ -161,6 +142,7 @@ mod tests {
             offset,
             server: "10.0.0.7:7070".parse().unwrap(),
             segment: Some(SegmentId(0xa7)),
+            token: Some(SegmentToken([7; 16])),
             class: LatencyClass::Rack,
         }
     }
@@ -177,22 +159,19 @@ mod tests {
         ] {
             assert_eq!(bad.check().unwrap_err().kind, ProblemType::Invalid, "{bad:?}");
         }
+        assert!(Attachment { token: None, ..entry(0, 4096, 0) }.check().is_err());
         assert!(Attachment { class: LatencyClass::Local, ..entry(0, 4096, 0) }.check().is_err());
+    }
+
+    #[test]
+    fn a_range_of_addresses_is_a_range_of_the_segment() {
+        assert_eq!(entry(8192, 16384, -4096).range(), 4096..12288);
+        assert!(!serde_json::to_string(&entry(0, 4096, 0).shown()).unwrap().contains("token"));
     }
 
     #[test]
     fn neighbours_do_not_overlap() {
         assert!(!entry(0, 4096, 0).overlaps(&entry(4096, 8192, 0)));
         assert!(entry(0, 8192, 0).overlaps(&entry(4096, 8192, 0)));
-    }
-
-    #[test]
-    fn segments_survive_json() {
-        let json = serde_json::to_string(&SegmentId(u64::MAX)).unwrap();
-        assert_eq!(json, "\"ffffffffffffffff\"");
-        assert_eq!(serde_json::from_str::<SegmentId>(&json).unwrap(), SegmentId(u64::MAX));
-        for bad in ["", "+1", "0x1", "FF", "10000000000000000"] {
-            assert!(bad.parse::<SegmentId>().is_err(), "{bad}");
-        }
     }
 }

@@ -4,8 +4,8 @@ use rackmem_types::{Bytes, ServerAddress};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::attachment::SegmentId;
 use super::elastic::GuestMemory;
+use super::segment::SegmentId;
 use crate::class::LatencyClass;
 use crate::name::AttachmentId;
 use crate::schema::{BytesSchema, ServerAddressSchema};

@@ -15,10 +15,11 @@ mod memory;
 mod requests;
 mod resize;
 pub(crate) mod routes;
+mod segment;
 mod vm;
 
 pub use api::{AgentApi, Console, ConsoleIo};
-pub use attachment::{Attachment, AttachmentState, AttachmentView, SegmentId};
+pub use attachment::{Attachment, AttachmentState, AttachmentView};
 pub use client::AgentClient;
 pub use elastic::{ElasticBounds, ElasticDecision, ElasticView, GuestMemory};
 pub use host::{HostMemory, HostView, NumaNode, Power, PowerSource, Pressure, Stall};
@@ -26,7 +27,8 @@ pub use memory::{FarPart, FarState, VmMemory};
 pub use requests::{Access, DomainAttach, LogQuery, LogSource, StopRequest, WatchQuery, kind};
 pub use resize::{Mechanism, ResizePlan, ResizeRequest, ResizeStep, StepCost};
 pub use routes::{document, fleet, openapi, router};
+pub use segment::{SegmentId, SegmentToken};
 pub use vm::{
-    Accelerator, AcceleratorKind, Boot, Driver, MEMORY_MAX, MEMORY_MIN, Origin, PagerState, PagerView,
-    VmSpec, VmState, VmView,
+    Accelerator, AcceleratorKind, Boot, Driver, Growth, MEMORY_MAX, MEMORY_MIN, Origin, PagerState,
+    PagerView, VmSpec, VmState, VmView,
 };

@@ -48,6 +48,9 @@ pub struct VmSpec {
     /// Plug grown memory into a NUMA node of its own, without processors, with the distance of this class.
     #[serde(default)]
     pub far_node: Option<LatencyClass>,
+    /// By what it grows; without it by virtio-mem, where its QEMU has that, else by DIMMs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth: Option<Growth>,
     /// What runs it.
     #[serde(default)]
     pub driver: Driver,
@@ -122,6 +125,16 @@ pub struct Boot {
     /// Cloud-init seed: an ISO image or a directory with `user-data` and `meta-data`.
     #[schema(value_type = Option<String>)]
     pub cloud_init: Option<PathBuf>,
+}
+
+/// By what a machine's memory grows while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Growth {
+    /// One virtio-mem device, of which the guest has more or less, in blocks of 2 MiB.
+    VirtioMem,
+    /// DIMMs, for guests without a driver for virtio-mem: whole ones of 128 MiB or more come and go.
+    Dimm,
 }
 
 /// What runs a machine.

@@ -14,7 +14,7 @@ pub(super) async fn physical_and_logical_attach(subject: &Subject) -> Result<(),
     subject.done(&client, client.attachment_create(entry).await).await?;
     let view = client.attachment_show(id).await.map_err(told)?;
     // Where no segment was named the agent has made one.
-    let shown = Attachment { segment: entry.segment.or(view.entry.segment), ..entry.clone() };
+    let shown = Attachment { segment: entry.segment.or(view.entry.segment), ..entry.shown() };
     ensure(view.entry == shown && view.vm.is_none(), || format!("{view:?}"))?;
     ensure(view.state == AttachmentState::Up, || format!("{view:?}"))?;
     subject.done(&client, client.attachment_create(entry).await).await?;

@@ -52,9 +52,30 @@ pub(crate) struct Arguments {
     /// Put memory that it grows by into a NUMA node of its own, as far as this: tray, rack or interrack
     #[arg(long, value_name = "CLASS", requires = "memory_max")]
     pub(crate) far_node: Option<LatencyClass>,
+    /// By what it grows (default: virtio-mem, where QEMU has it)
+    #[arg(long, value_enum, value_name = "DEVICE", requires = "memory_max")]
+    pub(crate) growth: Option<Growth>,
     /// Do not start it
     #[arg(long)]
     pub(crate) no_start: bool,
+}
+
+/// What memory is plugged as.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Growth {
+    /// One device, blocks of 2 MiB
+    VirtioMem,
+    /// Whole DIMMs, for guests without a driver for virtio-mem
+    Dimm,
+}
+
+impl From<Growth> for rackmem_api::agent::Growth {
+    fn from(growth: Growth) -> Self {
+        match growth {
+            Growth::VirtioMem => Self::VirtioMem,
+            Growth::Dimm => Self::Dimm,
+        }
+    }
 }
 
 impl Arguments {
@@ -87,6 +108,7 @@ impl Arguments {
             memory_servers: self.memory_servers.clone(),
             attachments: self.attachments.clone(),
             far_node: self.far_node,
+            growth: self.growth.map(Into::into),
             driver: Driver::Qemu,
             start: !self.no_start,
         })

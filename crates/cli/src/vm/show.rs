@@ -61,6 +61,7 @@ fn text(vm: &VmView) -> String {
         ("name", Some(vm.name.to_string())),
         ("state", Some(state)),
         ("origin", Some(word(&vm.origin))),
+        ("driver", Some(word(&vm.driver))),
         ("process", vm.pid.map(|pid| pid.to_string())),
         ("qemu", vm.qemu.clone()),
         ("processors", Some(vm.vcpus.to_string())),

@@ -50,6 +50,7 @@ impl Agents {
             offset: entry.offset.saturating_mul(PAGE_SIZE as i64),
             server,
             segment: None,
+            token: None,
             class: order.class,
         };
         let client = self.of(order, brick)?;

@@ -6,7 +6,7 @@ use super::{EXTENTS, Estate, EstateError, SPACES};
 
 const RECORDS: usize = EXTENTS + 64;
 const RECORD_BYTES: usize = 512;
-/// Behind epoch, segment, token, slots and the address's length.
+/// Behind epoch, segment, token, slots, the address's length and the place in the segment.
 const ADDRESS: usize = 56;
 const ADDRESS_BYTES_MAX: usize = RECORD_BYTES - ADDRESS;
 /// 4 TiB in extents of the usual size.
@@ -28,7 +28,9 @@ impl Estate {
             let (low, high) = extent.owner.split_at(8);
             let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |all, &byte| all << 8 | u64::from(byte));
             let slots = u64::from(extent.start) | u64::from(extent.pages) << 32;
-            let words = [extent.epoch, extent.segment, word(low), word(high), slots, address.len() as u64];
+            let place = extent.first << 1 | u64::from(extent.given);
+            let length = address.len() as u64;
+            let words = [extent.epoch, extent.segment, word(low), word(high), slots, length, place];
             for (k, word) in words.into_iter().enumerate() {
                 self.put(at + k * 8, word);
             }
@@ -58,7 +60,8 @@ impl Estate {
         let (start, pages) = (word(4) as u32, (word(4) >> 32) as u32);
         let sound = pages > 0 && start.checked_add(pages).is_some();
         let server = String::from_utf8(address).ok()?.parse().ok()?;
-        sound.then_some(ExtentRecord { server, epoch: word(0), segment: word(1), owner, start, pages })
+        let (epoch, segment, first, given) = (word(0), word(1), word(6) >> 1, word(6) & 1 == 1);
+        sound.then_some(ExtentRecord { server, epoch, segment, owner, start, pages, first, given })
     }
 }
 
@@ -76,6 +79,8 @@ mod tests {
             owner: std::array::from_fn(|i| i as u8 * 17),
             start,
             pages: 10,
+            first: u64::from(start) << 30,
+            given: start > 0,
         };
         assert!(estate.extents_note(&[extent(0)]));
         assert!(estate.extents_note(&[extent(0), extent(10)]));

@@ -36,12 +36,12 @@ use crate::journal::Journal;
 use crate::kernel::{Mapping, Userfaultfd};
 use crate::late::{Change, Pending};
 use crate::order::Step;
-use crate::space::{BATCH_PAGES, Inside, Space};
+use crate::space::{Inside, Space};
 use crate::standby::{self, Standby};
 use crate::table::{self, PageTable, SpaceId};
 use crate::takeover::books::Recovered;
 use crate::takeover::holder::Holder;
-use crate::{PagerError, Probes, Shared, events, procfs, standby_pages, trustee};
+use crate::{PagerError, Probes, Shared, events, procfs, standby_target, trustee};
 
 /// All user addresses but the lowest, which cannot be mapped.
 const ADDRESSES: std::ops::Range<u64> = 1 << 16..(1 << 47) - PAGE;
@@ -112,7 +112,7 @@ pub(crate) fn inherit(
     far.note_stored(books.stored.iter().copied());
 
     // The list keeps the size that the dead pager gave it.
-    let target = standby_pages(limit).min(standby.capacity().saturating_sub(4 * BATCH_PAGES));
+    let target = standby_target(limit, standby.capacity());
     let root = estate.root();
     let mut core = Core::with((table, standby, estate), limit, target, journal, probes.can_poison);
     core.slots = slots;

@@ -1,12 +1,13 @@
 //! libvirt's own client program, run once per call or left running to hear events.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::{QemuError, Result};
+use crate::{QemuError, Result, mortal};
 
 const PROGRAM: &str = "virsh";
 
@@ -46,11 +47,18 @@ impl Virsh {
 
     /// Starts a command that goes on and whose words are read as they come. It ends when it is dropped.
     pub(crate) fn follow(&self, arguments: &[&str]) -> Result<Child> {
-        self.command(arguments).stderr(Stdio::null()).spawn().map_err(not_there)
+        // It waits for events and would not notice that its reader was killed.
+        self.complete(mortal::command(Path::new(PROGRAM)).map_err(not_there)?, arguments)
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(not_there)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        self.complete(Command::new(PROGRAM), arguments)
+    }
+
+    fn complete(&self, mut command: Command, arguments: &[&str]) -> Command {
         command
             .args(["--quiet", "--connect", &self.uri])
             .args(arguments)

@@ -12,7 +12,7 @@ pub use observe::{Difference, Observation};
 pub use snapshot::{BrickRecord, Snapshot};
 
 use crate::graph::{CircuitState, Offer, Power, Role};
-use crate::{Name, Plan, Rack, RackError, Reservation, ReservationId, State};
+use crate::{CircuitId, Name, Plan, Rack, RackError, Reservation, ReservationId, State};
 
 impl Rack {
     /// Applies an event. An error means that nothing has changed.
@@ -160,6 +160,7 @@ impl Rack {
     }
 
     fn undoing(&mut self, id: ReservationId) -> Result<(), RackError> {
+        self.check_way_back(self.reservation(id)?)?;
         let reservation = self.reservations.get_mut(&id).ok_or(RackError::UnknownReservation(id))?;
         match (reservation.state, &mut reservation.pending) {
             (State::Reserved | State::Applying | State::Releasing, _) => {
@@ -175,6 +176,27 @@ impl Rack {
             }
         }
         self.leave_circuits(id);
+        Ok(())
+    }
+
+    /// A plan leaves the circuits that it makes needless when it is accepted. Whoever used them last has them disconnected since
+    /// then, and an undo would race with that: the plan is carried through instead.
+    pub(crate) fn check_way_back(&self, reservation: &Reservation) -> Result<(), RackError> {
+        let (State::Applied, Some(pending)) = (reservation.state, &reservation.pending) else {
+            return Ok(());
+        };
+        let is_lost = |circuit: &CircuitId| {
+            self.graph.circuit(*circuit).is_none_or(
+                |circuit| matches!(circuit.state, CircuitState::Closing { by } if by != reservation.id),
+            )
+        };
+        if reservation.circuits_without(&pending.added).iter().any(is_lost) {
+            return Err(RackError::State {
+                id: reservation.id,
+                is: reservation.state,
+                needs: "its plan can only be carried through: the last user of a circuit that it left has it disconnected",
+            });
+        }
         Ok(())
     }
 

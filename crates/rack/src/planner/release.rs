@@ -92,6 +92,7 @@ pub fn undo(rack: &Rack, plan: &Plan, begun: usize) -> Result<Vec<Step>, RackErr
             needs: "its plan can only be carried through",
         });
     }
+    rack.check_way_back(reservation)?;
     let ours = Ours { rack, plan, reservation };
     let begun = &plan.steps()[..begun.min(plan.steps().len())];
     let is_memory = |step: &&Step| matches!(step, Step::PowerOn { .. } | Step::SegmentCreate { .. });
