@@ -84,7 +84,7 @@ impl Programs {
         command.arg("controller").arg("--listen").arg(listen);
         command.arg("--state").arg(rack.join("controller")).arg("--rack").arg(registration_file(rack));
         command.arg("--agent-token-file").arg(token_file(rack)).current_dir(rack);
-        detached(&mut command, controller_log(rack));
+        detached(&mut command, &controller_log(rack));
         if runs(layout.management(), command.get_args().next()) {
             return Ok(false);
         }
@@ -125,14 +125,14 @@ impl Programs {
         command.args(["--listen", &listen(brick.management)]).arg("--token-file").arg(token);
         command.env("RACKMEM_RUNTIME_DIR", files.join("run")).env_remove("RACKMEM_MEMORY_SERVER");
         command.current_dir(&files);
-        detached(&mut command, files.join("log"));
+        detached(&mut command, &files.join("log"));
         Some((what, command))
     }
 }
 
 /// What the command says goes to a log, and what a terminal sends to the command that builds the rack is not for it.
-fn detached(command: &mut Command, path: PathBuf) {
-    let log = || OpenOptions::new().create(true).append(true).open(&path);
+fn detached(command: &mut Command, path: &Path) {
+    let log = || OpenOptions::new().create(true).append(true).open(path);
     // Without a log it still serves; what it says is lost then.
     let words = || log().map_or_else(|_| Stdio::null(), Stdio::from);
     command.stdin(Stdio::null()).stdout(words()).stderr(words()).process_group(0);

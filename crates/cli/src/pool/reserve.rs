@@ -67,7 +67,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
-        let new = self.new();
+        let new = self.request();
         let options = &self.controller;
         if self.preview {
             let plan = options.client()?.reservation_preview(&new).await?;
@@ -98,7 +98,7 @@ impl Arguments {
         }
     }
 
-    fn new(&self) -> ReservationNew {
+    fn request(&self) -> ReservationNew {
         let compute = (self.compute.as_str() != ANY).then(|| self.compute.to_string());
         let init = self.init.clone().map(GroupNew::Init);
         ReservationNew {
