@@ -69,7 +69,7 @@ pub enum ApiError {
     #[error("{0} is spoken to with TLS: give --tls-cert, --tls-key and --tls-ca")]
     NoTlsFiles(String),
     /// Nobody answers.
-    #[error("cannot reach {endpoint}: {reason}; is the agent running there?")]
+    #[error("cannot reach {endpoint}: {reason}; does anybody listen there?")]
     Unreachable {
         /// Who was asked.
         endpoint: String,

@@ -223,7 +223,7 @@ async fn streams_and_consoles_work_on_a_unix_socket_and_end_with_the_server() {
     assert!(!directory.path().join("agent.sock").exists());
     let gone = client.host().await.unwrap_err();
     assert!(matches!(&gone, ApiError::Unreachable { .. }), "{gone}");
-    assert!(gone.to_string().contains("is the agent running there?"), "{gone}");
+    assert!(gone.to_string().contains("does anybody listen there?"), "{gone}");
 }
 
 #[tokio::test]
