@@ -17,7 +17,7 @@ struct Need {
     package: &'static str,
 }
 
-const NEEDS: [Need; 20] = [
+const NEEDS: [Need; 21] = [
     Need { program: "redis-server", package: "redis-server" },
     Need { program: "redis-benchmark", package: "redis-tools" },
     Need { program: "memcached", package: "memcached" },
@@ -31,6 +31,7 @@ const NEEDS: [Need; 20] = [
     Need { program: "nbdfuse", package: "nbdfuse" },
     Need { program: "fusermount", package: "fuse3" },
     Need { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Need { program: "qemu-img", package: "qemu-utils" },
     Need { program: "virsh", package: "libvirt-clients" },
     Need { program: "libvirtd", package: "libvirt-daemon-system" },
     Need { program: "setpriv", package: "util-linux" },
@@ -78,9 +79,12 @@ fn programs(is_wanted: impl Fn(&Need) -> bool) -> Result<()> {
         }
         missing
     };
-    match missing().as_slice() {
-        [] => return Ok(()),
-        missing => install(missing)?,
+    // Twice: a package that is installed may displace an older one of another version that was there.
+    for _ in 0..2 {
+        match missing().as_slice() {
+            [] => return Ok(()),
+            missing => install(missing)?,
+        }
     }
     match missing().as_slice() {
         [] => Ok(()),

@@ -13,7 +13,7 @@ async fn subject(latencies: Latencies) {
     let agent = Arc::new(SimAgent::new(SimConfig { latencies, ..SimConfig::default() }));
     let (client, closing) = serve(agent, directory.path()).unwrap();
     let spec = r#"{"name":"template","memory":1073741824,"memory_max":4294967296,"local":268435456,"boot":{"kernel":"/k"}}"#;
-    let attachment = r#"{"id":"conf-m1","start":0,"end":8589934592,"port":1,"server":"m1:7070","segment":"a7","class":"rack"}"#;
+    let attachment = r#"{"id":"conf-m1","start":0,"end":8589934592,"port":1,"server":"m1:7070","segment":"a7","token":"00112233445566778899aabbccddeeff","class":"rack"}"#;
     let subject = Subject {
         client,
         spec: serde_json::from_str(spec).unwrap(),

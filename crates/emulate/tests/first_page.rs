@@ -86,7 +86,7 @@ fn root_first_page_over_three_switches_comes_well_within_the_bar() {
     let name: Name = format!("first-page-{}", std::process::id()).parse().unwrap();
     let _down = Down(&racks, name.clone());
     let (rack, started) = racks.up(&name, FILE, &Programs { rackmem: rackmem() }).unwrap();
-    assert_eq!(started, 1, "the compute brick is off");
+    assert_eq!(started, 2, "the memory server and the controller: the compute brick is off");
     let pair = [Pair::new(0, 1).unwrap()];
     let switches: Vec<TcSwitch> =
         rack.layout.switches.iter().map(|switch| TcSwitch::open(&switch.namespace).unwrap()).collect();
