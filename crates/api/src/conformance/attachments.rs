@@ -1,7 +1,5 @@
 //! Physical and logical attach.
 
-use rackmem_types::Bytes;
-
 use super::{Failure, Subject, ensure, refused, told};
 use crate::agent::{Attachment, AttachmentState};
 use crate::problem::ProblemType;
@@ -42,7 +40,6 @@ pub(super) async fn physical_and_logical_attach(subject: &Subject) -> Result<(),
     ensure(part.is_some_and(|part| part.server == entry.server && part.class == Some(entry.class)), || {
         format!("where its far memory is: {:?}", vm.memory.parts)
     })?;
-    ensure(part.is_some_and(|part| part.reserved > Bytes(0)), || format!("{part:?}"))?;
     let owner = client.attachment_show(id).await.map_err(told)?.vm;
     ensure(owner.as_ref() == Some(&spec.name), || format!("{owner:?}"))?;
     refused(client.attachment_delete(id).await, ProblemType::InUse)?;
