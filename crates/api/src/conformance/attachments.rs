@@ -1,5 +1,9 @@
 //! Physical and logical attach.
 
+use std::time::{Duration, Instant};
+
+use rackmem_types::Bytes;
+
 use super::{Failure, Subject, ensure, refused, told};
 use crate::agent::{Attachment, AttachmentState};
 use crate::problem::ProblemType;
@@ -34,12 +38,22 @@ pub(super) async fn physical_and_logical_attach(subject: &Subject) -> Result<(),
     let spec = subject.spec("conf-attach")?;
     subject.done(&client, client.vm_create(&spec).await).await?;
     subject.done(&client, client.vm_attachment_add(&spec.name, id).await).await?;
-    let vm = client.vm_show(&spec.name).await.map_err(told)?;
-    ensure(vm.attachments == [id.clone()], || format!("{:?}", vm.attachments))?;
-    let part = vm.memory.parts.iter().find(|part| part.attachment.as_ref() == Some(id));
-    ensure(part.is_some_and(|part| part.server == entry.server && part.class == Some(entry.class)), || {
-        format!("where its far memory is: {:?}", vm.memory.parts)
-    })?;
+    // A pager reserves memory when the machine comes near its local limit, which a guest that is just booting does soon.
+    let begun = Instant::now();
+    loop {
+        let vm = client.vm_show(&spec.name).await.map_err(told)?;
+        ensure(vm.attachments == [id.clone()], || format!("{:?}", vm.attachments))?;
+        let part = vm.memory.parts.iter().find(|part| part.attachment.as_ref() == Some(id));
+        ensure(
+            part.is_some_and(|part| part.server == entry.server && part.class == Some(entry.class)),
+            || format!("where its far memory is: {:?}", vm.memory.parts),
+        )?;
+        if part.is_some_and(|part| part.reserved > Bytes(0)) {
+            break;
+        }
+        ensure(begun.elapsed() < subject.patience, || format!("nothing is reserved: {part:?}"))?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let owner = client.attachment_show(id).await.map_err(told)?.vm;
     ensure(owner.as_ref() == Some(&spec.name), || format!("{owner:?}"))?;
     refused(client.attachment_delete(id).await, ProblemType::InUse)?;
