@@ -12,13 +12,14 @@ use rackmem_agent::{AcceleratorKind, AgentConfig};
 use rackmem_api::agent::router;
 use rackmem_api::auth::{Guard, Token};
 use rackmem_api::controller::BrickKind;
-use rackmem_api::serve::{Closing, Listen, ServeConfig, Server, TlsFiles};
+use rackmem_api::serve::{Closing, Listen, ServeConfig, Server};
 use rackmem_types::{Bytes, ServerAddress};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::join::JoinOptions;
 use crate::options::ram;
 use crate::spawn::{myself, option};
+use crate::tls::ServerTls;
 use crate::{logging, token};
 
 /// Run virtual machines on this machine, and give them far memory
@@ -53,15 +54,8 @@ pub(crate) struct Arguments {
     /// File with the token that everybody who asks must know
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// The agent's certificate, PEM: speak TLS 1.3 and let in only clients with a certificate of the authority
-    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// Private key of the certificate, PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub(crate) tls_key: Option<PathBuf>,
-    /// Certificates of the authority that signs the clients' certificates, PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub(crate) tls_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tls: ServerTls,
     /// Listen on the network with neither certificates nor a token: whoever reaches the port may do everything
     #[arg(long)]
     pub(crate) insecure: bool,
@@ -130,12 +124,7 @@ pub(crate) fn close_when_told(closing: Closing, words: &'static str) {
 }
 
 fn serve_config(arguments: &Arguments) -> anyhow::Result<ServeConfig> {
-    let tls = match (&arguments.tls_cert, &arguments.tls_key, &arguments.tls_ca) {
-        (Some(cert), Some(key), Some(ca)) => {
-            Some(TlsFiles { cert: cert.clone(), key: key.clone(), ca: ca.clone() })
-        }
-        _ => None,
-    };
+    let tls = arguments.tls.files();
     let text = arguments.token_file.as_deref().map(token::read).transpose()?;
     let token = text.map(|text| Token::new(&String::from_utf8_lossy(&text))).transpose()?;
     Ok(ServeConfig {

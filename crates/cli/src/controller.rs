@@ -9,11 +9,12 @@ use anyhow::Context;
 use clap::Args;
 use rackmem_api::auth::Guard;
 use rackmem_api::controller::{ControllerApi, RackFile, Tokens, router};
-use rackmem_api::serve::{Closing, Listen, ServeConfig, Server, TlsFiles};
+use rackmem_api::serve::{Closing, Listen, ServeConfig, Server};
 use rackmem_api::{Change, Problem};
 use rackmem_controller::{Controller, ControllerConfig, RackHands};
 use rackmem_rack::Quotas;
 
+use crate::tls::ServerTls;
 use crate::{agent, logging, token};
 
 /// Treat the memory of whole racks as one pool: know every brick and link, reserve, and carry it out
@@ -40,15 +41,8 @@ pub(crate) struct Arguments {
     /// File with the token that the agents know
     #[arg(long, value_name = "FILE", env = "RACKMEM_AGENT_TOKEN_FILE")]
     pub(crate) agent_token_file: Option<PathBuf>,
-    /// The controller's certificate, PEM: speak TLS 1.3, also to the agents, and let in only clients with a certificate
-    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// Private key of the certificate, PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub(crate) tls_key: Option<PathBuf>,
-    /// Certificates of the authority that signs the others' certificates, PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub(crate) tls_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tls: ServerTls,
     /// Listen on the network with neither certificates nor tokens: whoever reaches the port may do everything
     #[arg(long)]
     pub(crate) insecure: bool,
@@ -67,12 +61,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(file) = &arguments.quotas {
         config.quotas = quotas(file)?;
     }
-    let tls = match (&arguments.tls_cert, &arguments.tls_key, &arguments.tls_ca) {
-        (Some(cert), Some(key), Some(ca)) => {
-            Some(TlsFiles { cert: cert.clone(), key: key.clone(), ca: ca.clone() })
-        }
-        _ => None,
-    };
+    let tls = arguments.tls.files();
     // The places first: a port that is taken is told before anything is touched.
     let server = Server::open(&ServeConfig {
         listen: arguments.listen.clone(),
@@ -81,8 +70,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         guard: Guard { token: None },
         insecure: arguments.insecure || tokens.is_some(),
     })?;
-    let text = arguments.agent_token_file.as_deref().map(token::read).transpose()?;
-    let text = text.map(|text| String::from_utf8_lossy(&text).into_owned());
+    let text = token::text(arguments.agent_token_file.as_deref())?;
     let controller = Controller::start(config, Arc::new(RackHands::new(tls, text))).await?;
     if let Some(file) = &arguments.rack {
         register(&controller, file).await?;

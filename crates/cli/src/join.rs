@@ -67,8 +67,7 @@ impl JoinOptions {
             address: self.brick_address.clone(),
             cables: cables(&self.cables, self.latency_ns, self.mbps),
         };
-        let token = self.join_token_file.as_deref().map(token::read).transpose()?;
-        let token = token.map(|token| String::from_utf8_lossy(&token).into_owned());
+        let token = token::text(self.join_token_file.as_deref())?;
         let endpoint = if tls.is_some() { endpoint.clone().with_tls() } else { endpoint.clone() };
         let client = ControllerClient::new(endpoint, tls, token.as_deref())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -31,6 +31,7 @@ mod signals;
 mod spawn;
 mod style;
 mod table;
+mod tls;
 mod token;
 mod top;
 mod vm;

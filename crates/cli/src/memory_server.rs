@@ -14,6 +14,7 @@ use rackmem_memory_server::{Listen, Server, ServerConfig, Shutdown, TlsFiles};
 use rackmem_types::Bytes;
 
 use crate::join::JoinOptions;
+use crate::tls::ServerTls;
 use crate::{descriptors, logging, token};
 
 /// Lend this machine's memory to other machines
@@ -25,15 +26,8 @@ pub(crate) struct Arguments {
     /// Where to listen: HOST:PORT or unix:PATH; repeat it for several places
     #[arg(long, value_name = "ADDRESS", required = true)]
     pub(crate) listen: Vec<Listen>,
-    /// The server's certificate, PEM: speak TLS 1.3 and let in only clients with a certificate of the authority
-    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// Private key of the certificate, PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub(crate) tls_key: Option<PathBuf>,
-    /// Certificates of the authority that signs the clients' certificates, PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub(crate) tls_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tls: ServerTls,
     /// File with the token that every client must know
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
@@ -61,27 +55,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         server.metrics_address().map(|address| format!(", metrics on {address}")).unwrap_or_default();
     // Nobody has to read this line for the server to serve.
     let _ = writeln!(io::stdout(), "memory server: {} on {}{metrics}", arguments.size, places.join(" and "));
-    arguments.join.announce(BrickKind::Memory { size: arguments.size }, files(arguments).as_ref())?;
+    arguments.join.announce(BrickKind::Memory { size: arguments.size }, arguments.tls.files().as_ref())?;
     server.wait();
     Ok(ExitCode::SUCCESS)
 }
 
-/// The server's certificate is also shown to a controller.
-fn files(arguments: &Arguments) -> Option<rackmem_api::serve::TlsFiles> {
-    let (cert, key, ca) = (&arguments.tls_cert, &arguments.tls_key, &arguments.tls_ca);
-    let files = |cert: &PathBuf, key: &PathBuf, ca: &PathBuf| rackmem_api::serve::TlsFiles {
-        cert: cert.clone(),
-        key: key.clone(),
-        ca: ca.clone(),
-    };
-    Some(files(cert.as_ref()?, key.as_ref()?, ca.as_ref()?))
-}
-
 fn config(arguments: &Arguments) -> anyhow::Result<ServerConfig> {
     let mut config = ServerConfig::new(arguments.size, arguments.listen.clone());
-    if let (Some(cert), Some(key), Some(ca)) = (&arguments.tls_cert, &arguments.tls_key, &arguments.tls_ca) {
-        config.tls = Some(TlsFiles { cert: cert.clone(), key: key.clone(), ca: ca.clone() });
-    }
+    config.tls =
+        arguments.tls.files().map(|files| TlsFiles { cert: files.cert, key: files.key, ca: files.ca });
     config.token = arguments.token_file.as_deref().map(token::read).transpose()?;
     config.insecure = arguments.insecure;
     config.metrics = arguments.metrics;

@@ -13,6 +13,7 @@ use rackmem_far::{Credentials, GivenSegment, Segments, TlsFiles};
 use rackmem_types::{Bytes, PAGE_SIZE, ServerAddress};
 use serde::{Deserialize, Serialize};
 
+use crate::tls::ClientTls;
 use crate::token;
 
 /// Longest file of segments: a few thousand of them.
@@ -68,25 +69,13 @@ struct Proof {
     /// File with the token that the memory server knows
     #[arg(long, value_name = "FILE", env = "RACKMEM_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// Certificate to show to the memory server, PEM
-    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
-    tls_cert: Option<PathBuf>,
-    /// Private key of the certificate, PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-    /// Certificates of the authority that signs the memory server's certificate, PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tls: ClientTls,
 }
 
 impl Proof {
     fn credentials(&self) -> anyhow::Result<Credentials> {
-        let tls = match (&self.tls_cert, &self.tls_key, &self.tls_ca) {
-            (Some(cert), Some(key), Some(ca)) => {
-                Some(TlsFiles { cert: cert.clone(), key: key.clone(), ca: ca.clone() })
-            }
-            _ => None,
-        };
+        let tls = self.tls.files().map(|files| TlsFiles { cert: files.cert, key: files.key, ca: files.ca });
         Ok(Credentials { tls, token: self.token_file.as_deref().map(token::read).transpose()? })
     }
 }

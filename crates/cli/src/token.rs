@@ -28,6 +28,12 @@ pub(crate) fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(token)
 }
 
+/// The same as text, where there is a file: what goes into an HTTP header.
+pub(crate) fn text(file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let token = file.map(read).transpose()?;
+    Ok(token.map(|token| String::from_utf8_lossy(&token).into_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

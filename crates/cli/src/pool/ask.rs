@@ -6,10 +6,10 @@ use anyhow::bail;
 use clap::Args;
 use rackmem_api::client::Endpoint;
 use rackmem_api::controller::ControllerClient;
-use rackmem_api::serve::TlsFiles;
 use rackmem_emulate::Racks;
 
 use crate::progress::Telling;
+use crate::tls::ClientTls;
 use crate::token;
 
 /// Where a controller listens if nobody says otherwise.
@@ -34,15 +34,8 @@ pub(crate) struct ControllerOptions {
     /// File with your token
     #[arg(long, value_name = "FILE", env = "RACKMEM_CONTROLLER_TOKEN_FILE", global = true)]
     pub(crate) token_file: Option<PathBuf>,
-    /// Certificate to show to the controller, PEM
-    #[arg(long, value_name = "FILE", global = true, requires_all = ["tls_key", "tls_ca"])]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// Private key of the certificate, PEM
-    #[arg(long, value_name = "FILE", global = true, requires = "tls_cert")]
-    pub(crate) tls_key: Option<PathBuf>,
-    /// Certificates of the authority that signs the controller's certificate, PEM
-    #[arg(long, value_name = "FILE", global = true, requires = "tls_cert")]
-    pub(crate) tls_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tls: ClientTls,
     /// Everything, as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -54,19 +47,13 @@ pub(crate) struct ControllerOptions {
 impl ControllerOptions {
     /// A client that reads.
     pub(crate) fn client(&self) -> anyhow::Result<ControllerClient> {
-        let tls = match (&self.tls_cert, &self.tls_key, &self.tls_ca) {
-            (Some(cert), Some(key), Some(ca)) => {
-                Some(TlsFiles { cert: cert.clone(), key: key.clone(), ca: ca.clone() })
-            }
-            _ => None,
-        };
+        let tls = self.tls.files();
         let endpoint = match &self.controller {
             Some(endpoint) => endpoint.clone(),
             None => self.found()?,
         };
         let endpoint = if tls.is_some() { endpoint.with_tls() } else { endpoint };
-        let token = self.token_file.as_deref().map(token::read).transpose()?;
-        let token = token.map(|token| String::from_utf8_lossy(&token).into_owned());
+        let token = token::text(self.token_file.as_deref())?;
         Ok(ControllerClient::new(endpoint, tls.as_ref(), token.as_deref())?)
     }
 

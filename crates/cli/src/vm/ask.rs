@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use rackmem_api::agent::AgentClient;
 use rackmem_api::client::Endpoint;
-use rackmem_api::serve::TlsFiles;
 
+use crate::tls::ClientTls;
 use crate::token;
 
 #[derive(Args, Clone, Debug)]
@@ -24,15 +24,8 @@ pub(crate) struct AgentOptions {
     /// File with the token that the agent knows
     #[arg(long, value_name = "FILE", env = "RACKMEM_AGENT_TOKEN_FILE", global = true)]
     pub(crate) token_file: Option<PathBuf>,
-    /// Certificate to show to the agent, PEM
-    #[arg(long, value_name = "FILE", global = true, requires_all = ["tls_key", "tls_ca"])]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// Private key of the certificate, PEM
-    #[arg(long, value_name = "FILE", global = true, requires = "tls_cert")]
-    pub(crate) tls_key: Option<PathBuf>,
-    /// Certificates of the authority that signs the agent's certificate, PEM
-    #[arg(long, value_name = "FILE", global = true, requires = "tls_cert")]
-    pub(crate) tls_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tls: ClientTls,
     /// Everything, as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -44,15 +37,9 @@ pub(crate) struct AgentOptions {
 impl AgentOptions {
     /// A client that reads.
     pub(crate) fn client(&self) -> anyhow::Result<AgentClient> {
-        let tls = match (&self.tls_cert, &self.tls_key, &self.tls_ca) {
-            (Some(cert), Some(key), Some(ca)) => {
-                Some(TlsFiles { cert: cert.clone(), key: key.clone(), ca: ca.clone() })
-            }
-            _ => None,
-        };
+        let tls = self.tls.files();
         let endpoint = if tls.is_some() { self.agent.clone().with_tls() } else { self.agent.clone() };
-        let token = self.token_file.as_deref().map(token::read).transpose()?;
-        let token = token.map(|token| String::from_utf8_lossy(&token).into_owned());
+        let token = token::text(self.token_file.as_deref())?;
         Ok(AgentClient::new(endpoint, tls.as_ref(), token.as_deref())?)
     }
 
