@@ -61,6 +61,13 @@ enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// The controller's figures: a table, JSON and a plot
+    #[command(disable_help_flag = true)]
+    Controller {
+        /// Options of `rackmem-bench controller`: --quick, --only NAME, --rounds N, --out DIRECTORY
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -93,6 +100,7 @@ fn dispatch(command: Command) -> Result<()> {
             guest::run(&guest::Options::default())?;
             bench_program("vm", &options)
         }
+        Command::Bench { bench: Bench::Controller { options } } => bench_program("controller", &options),
     }
 }
 

@@ -1,8 +1,9 @@
-//! Measures rackmem beside its peers, and shows it at work: the workloads, the peers, the floor, `engine`, `vm` and `demo`.
+//! Measures rackmem beside its peers, and shows it at work: the workloads, the peers, the floor, `engine`, `vm`, `controller` and `demo`.
 //!
 //! The product is driven through the `rackmem` program alone, as a user would. Nothing here is part of the product.
 
 mod client;
+mod controller;
 mod demo;
 mod engine;
 mod floor;
@@ -36,6 +37,12 @@ enum Command {
     Engine(engine::Args),
     /// Measure the figures of virtual machines: a table, JSON and a plot.
     Vm(vm::Args),
+    /// Measure the figures of the controller: a table, JSON and a plot.
+    Controller(controller::Args),
+    /// Simulated agents, as a process.
+    Agents(controller::AgentsArgs),
+    /// A client of a memory server that serves one page.
+    Page(controller::PageArgs),
     /// Workload: touch pages and check what they hold.
     Touch(workload::touch::Args),
     /// Workload: write to each page of fresh memory.
@@ -78,6 +85,12 @@ fn run(command: Command) -> Result<()> {
             undo::install()?;
             vm::run(&args)
         }
+        Command::Controller(args) => {
+            undo::install()?;
+            controller::run(&args)
+        }
+        Command::Agents(args) => controller::agents_run(&args),
+        Command::Page(args) => controller::page_run(&args),
         Command::Touch(args) => workload::touch::run(&args),
         Command::FirstTouch(args) => workload::first_touch::run(&args),
         Command::Spin(args) => workload::spin::run(&args),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, bail, ensure};
 use rackmem_types::{PageData, PageHash};
@@ -11,12 +11,11 @@ use rackmem_wire::{
 };
 
 use super::PageStore;
-use crate::process::loopback;
 
 /// How long the server keeps the segment after the connection; the load has no use for it then.
 const LEASE_MS: u64 = 1000;
 
-/// A connection to a memory server on this machine, with a segment of its own.
+/// A connection to a memory server, with a segment of its own.
 #[derive(Debug)]
 pub(crate) struct MemoryServer {
     stream: TcpStream,
@@ -40,8 +39,8 @@ struct Input {
 
 impl MemoryServer {
     /// Connects without TLS or token, and reserves a segment of `pages`.
-    pub(crate) fn connect(port: u16, pages: u32) -> Result<Self> {
-        let stream = TcpStream::connect(loopback(port))?;
+    pub(crate) fn connect(address: SocketAddr, pages: u32) -> Result<Self> {
+        let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         let mut server = Self {
             stream,

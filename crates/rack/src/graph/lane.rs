@@ -3,7 +3,7 @@
 use super::{Link, Node};
 
 /// The cables from a vertex to one of its neighbours.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Lane {
     /// The neighbour.
     pub(crate) to: Node,

@@ -56,7 +56,7 @@ pub(crate) struct Search<'a> {
     /// The brick's circuits, by the brick at the other end.
     there: Vec<(Node, LatencyClass, CircuitId)>,
     taken: Vec<Link>,
-    reach: Option<Reach>,
+    reach: Option<Reach<'a>>,
 }
 
 impl<'a> Search<'a> {
@@ -249,7 +249,7 @@ impl<'a> Search<'a> {
     }
 
     /// What new circuits reach within `class`; to be put back.
-    fn reach_within(&mut self, class: LatencyClass) -> Reach {
+    fn reach_within(&mut self, class: LatencyClass) -> Reach<'a> {
         let known = self.reach.take().filter(|reach| reach.class() == class);
         known.unwrap_or_else(|| self.rack.graph.reach(self.from, class, &self.taken))
     }

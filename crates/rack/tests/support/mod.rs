@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub(crate) mod classes;
+pub(crate) mod exact;
+
 use rackmem_rack::{
     BrickSpec, CableSpec, Event, Name, Offer, Place, Plan, PortRef, Power, Rack, Request, ReservationId,
     SwitchKind, SwitchSpec, planner,
