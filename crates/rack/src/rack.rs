@@ -97,7 +97,7 @@ impl Rack {
     }
 
     /// All reservations that are not over.
-    pub fn reservations(&self) -> impl Iterator<Item = &Reservation> {
+    pub fn reservations(&self) -> impl ExactSizeIterator<Item = &Reservation> {
         self.reservations.values()
     }
 
