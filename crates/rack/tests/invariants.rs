@@ -6,7 +6,7 @@ mod support;
 
 use proptest::prelude::*;
 use rackmem_rack::{
-    CircuitState, Event, GroupNeed, LatencyClass, Plan, Power, Purpose, Rack, Request, ReservationId,
+    AcceleratorNeed, CircuitState, Event, GroupNeed, LatencyClass, Plan, Power, Purpose, Rack, Request, ReservationId,
     Snapshot, State, Step, SwitchKind, Timestamp, planner,
 };
 use rackmem_types::Bytes;
@@ -14,7 +14,15 @@ use support::{Layout, name};
 
 #[derive(Clone, Debug)]
 enum Action {
-    Reserve { compute: Option<u8>, pages: u64, class: LatencyClass, spread: u8, cores: u32, expires: bool },
+    Reserve {
+        compute: Option<u8>,
+        pages: u64,
+        class: LatencyClass,
+        spread: u8,
+        cores: u32,
+        slots: u32,
+        expires: bool,
+    },
     Init { group: u8, pages: u64 },
     Join { group: u8, compute: u8 },
     Start(u8),
@@ -34,13 +42,15 @@ enum Action {
 
 fn actions() -> impl Strategy<Value = Vec<Action>> {
     let class = prop::sample::select(vec![LatencyClass::Tray, LatencyClass::Rack, LatencyClass::Interrack]);
-    let reserve = (prop::option::of(0u8..4), 1u64..40, class, 1u8..4, 0u32..3, any::<bool>()).prop_map(
-        |(compute, pages, class, spread, cores, expires)| Action::Reserve {
+    let slots = prop_oneof![3 => Just(0u32), 1 => 1u32..4];
+    let reserve = (prop::option::of(0u8..4), 1u64..40, class, 1u8..4, 0u32..3, slots, any::<bool>()).prop_map(
+        |(compute, pages, class, spread, cores, slots, expires)| Action::Reserve {
             compute,
             pages,
             class,
             spread,
             cores,
+            slots,
             expires,
         },
     );
@@ -107,20 +117,41 @@ impl World {
         if let Ok(plan) = planner::reserve(&self.rack, id, request) {
             let again = planner::reserve(&self.rack, id, request).unwrap();
             assert_eq!(plan, again, "the same rack and request give the same plan");
+            self.check_nearest(id, request, &plan);
             self.accept(plan);
+        }
+    }
+
+    /// What is farther away is taken only where what is nearer would have to be woken, or more of it.
+    fn check_nearest(&self, id: ReservationId, request: &Request, plan: &Plan) {
+        let grant = plan.grant();
+        let new = grant.circuits.iter().map(|(_, path)| path.class);
+        let reused = grant.reused.iter().filter_map(|circuit| self.rack.circuit(*circuit));
+        let widest = new.chain(reused.map(|circuit| circuit.path.class)).max();
+        if request.compute.is_none() || request.accelerator.is_some() || request.group.is_some() {
+            return;
+        }
+        for class in [LatencyClass::Tray, LatencyClass::Rack] {
+            let nearer = Request { class, ..request.clone() };
+            if Some(class) < widest
+                && let Ok(nearer) = planner::reserve(&self.rack, id, &nearer)
+            {
+                assert!(nearer.grant().wake.len() > grant.wake.len(), "{class} would have done: {request:?}");
+            }
         }
     }
 
     fn act(&mut self, action: &Action) {
         let page = |pages| Bytes::from_pages(pages);
         match action.clone() {
-            Action::Reserve { compute, pages, class, spread, cores, expires } => {
+            Action::Reserve { compute, pages, class, spread, cores, slots, expires } => {
                 let compute = compute.map(|index| name(&format!("c{index}")));
                 let expires = expires.then_some(Timestamp(5));
                 self.request(&Request {
                     cores,
                     spread,
                     expires,
+                    accelerator: (slots > 0).then_some(AcceleratorNeed { model: None, slots }),
                     ..Request::memory("p", compute, page(pages), class)
                 });
             }
@@ -311,6 +342,7 @@ proptest! {
             trays: 1,
             compute: 2,
             memory: 4,
+            accelerators: 1,
             cores: 4,
             size: vec![Bytes::from_pages(32), Bytes::from_pages(16)],
             compute_ports: 2,

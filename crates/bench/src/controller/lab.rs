@@ -59,6 +59,7 @@ impl Size {
             trays: self.trays,
             compute: COMPUTES_PER_TRAY,
             memory: MEMORIES_PER_TRAY,
+            accelerators: 0,
             cores: 32,
             size: vec![Bytes(64 * GIB)],
             compute_ports: 8,

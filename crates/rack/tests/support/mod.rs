@@ -21,6 +21,8 @@ pub(crate) struct Layout {
     pub(crate) trays: usize,
     pub(crate) compute: usize,
     pub(crate) memory: usize,
+    /// Accelerator bricks of four slots in each tray, with the ports of memory bricks.
+    pub(crate) accelerators: usize,
     pub(crate) cores: u32,
     pub(crate) size: Vec<Bytes>,
     pub(crate) compute_ports: u16,
@@ -39,6 +41,7 @@ impl Layout {
             trays: 1,
             compute,
             memory,
+            accelerators: 0,
             cores: 32,
             size: vec![size],
             compute_ports: 1,
@@ -59,7 +62,7 @@ impl Layout {
 
     pub(crate) fn events(&self) -> Vec<Event> {
         let mut events = Vec::new();
-        let (mut computes, mut memories) = (0, 0);
+        let (mut computes, mut memories, mut accelerators) = (0, 0, 0);
         if self.racks > 1 {
             events.push(self.switch("spine", Place::Between, self.racks as u16 * self.trunks));
         }
@@ -75,7 +78,7 @@ impl Layout {
                 events.push(Event::TrayAdded { name: tray.clone(), rack: rack.clone() });
                 let tray_switch = format!("r{r}t{t}-switch");
                 let down = self.compute as u16 * self.compute_ports
-                    + self.memory as u16 * self.memory_ports
+                    + (self.memory + self.accelerators) as u16 * self.memory_ports
                     + self.trunks;
                 events.push(self.switch(&tray_switch, Place::Tray(tray.clone()), down.max(2)));
                 let mut port = 0;
@@ -91,6 +94,13 @@ impl Layout {
                     let size = self.size[memories % self.size.len()];
                     memories += 1;
                     events.push(self.brick(&brick, &tray, self.memory_ports, Offer::Memory { size }));
+                    events.extend(self.plug_in(&brick, self.memory_ports, &tray_switch, &mut port));
+                }
+                for _ in 0..self.accelerators {
+                    let brick = format!("a{accelerators}");
+                    accelerators += 1;
+                    let offers = Offer::Accelerator { model: "fpga".to_owned(), slots: 4 };
+                    events.push(self.brick(&brick, &tray, self.memory_ports, offers));
                     events.extend(self.plug_in(&brick, self.memory_ports, &tray_switch, &mut port));
                 }
                 for trunk in 0..self.trunks {
