@@ -31,8 +31,9 @@ impl Work {
     /// The request that a refusal can be explained for.
     pub(crate) fn request(&self) -> Option<&Request> {
         match self {
-            Self::Reserve { request, .. }
-            | Self::Machine { what: MachineWork::Create { request }, .. } => Some(request),
+            Self::Reserve { request, .. } | Self::Machine { what: MachineWork::Create { request }, .. } => {
+                Some(request)
+            }
             _ => None,
         }
     }

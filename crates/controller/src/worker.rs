@@ -383,9 +383,7 @@ fn plan(state: &mut State, quotas: &Quotas, work: &Work, seq: u64) -> Result<Opt
                     quotas.check_more(rack, &reservation.request.project, reservation.request.class, more)?;
                     planner::grow(rack, *id, more)?
                 }
-                std::cmp::Ordering::Less => {
-                    planner::shrink(rack, *id, Bytes(has.0 - memory.0))?
-                }
+                std::cmp::Ordering::Less => planner::shrink(rack, *id, Bytes(has.0 - memory.0))?,
             }
         }
         Work::Release(id) => {

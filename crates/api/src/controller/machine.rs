@@ -75,7 +75,9 @@ impl MachineNew {
     pub fn local(&self) -> Bytes {
         match self.class {
             LatencyClass::Local => self.memory,
-            _ => self.local.unwrap_or(Bytes((self.memory.0 / LOCAL_PART).max(MEMORY_MIN.0).min(self.memory.0))),
+            _ => {
+                self.local.unwrap_or(Bytes((self.memory.0 / LOCAL_PART).max(MEMORY_MIN.0).min(self.memory.0)))
+            }
         }
     }
 
@@ -230,7 +232,10 @@ mod tests {
         assert_eq!(new(|_| {}).check(), Ok(()));
         for (bad, words) in [
             (new(|new| new.local = Some(new.memory)), "nothing far"),
-            (new(|new| (new.class, new.local) = (LatencyClass::Local, Some(Bytes(1 << 20)))), "leave local out"),
+            (
+                new(|new| (new.class, new.local) = (LatencyClass::Local, Some(Bytes(1 << 20)))),
+                "leave local out",
+            ),
             (new(|new| new.boot.kernel = None), "nothing to boot"),
             (new(|new| new.spread = Some(0)), "spread"),
         ] {

@@ -135,8 +135,7 @@ impl State {
 
     /// A machine that nothing is changing now.
     pub(crate) fn machine_idle(&self, name: &VmName) -> Result<&Machine, Problem> {
-        let machine =
-            self.machines.get(name).ok_or_else(|| Problem::not_found("virtual machine", name))?;
+        let machine = self.machines.get(name).ok_or_else(|| Problem::not_found("virtual machine", name))?;
         let changing = machine.operation.and_then(|seq| self.operations.get(&seq));
         match changing {
             None => Ok(machine),
@@ -152,7 +151,8 @@ impl State {
 
     /// A machine as it is shown, without what its agent says.
     pub(crate) fn machine_view(&self, machine: &Machine) -> MachineView {
-        let Machine { new, project, reservation: id, state, reason, memory, operation, created_ms, .. } = machine;
+        let Machine { new, project, reservation: id, state, reason, memory, operation, created_ms, .. } =
+            machine;
         let reservation = self.rack.reservation(*id).ok();
         let segments = reservation.iter().flat_map(|of| &of.mappings);
         let mut bricks: Vec<String> = segments

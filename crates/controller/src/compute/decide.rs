@@ -99,7 +99,12 @@ fn resize(
 }
 
 /// What a guest of `size` does not need is released, by whole segments.
-fn give_back(state: &mut State, machine: &Machine, size: Bytes, seq: u64) -> Result<Option<Course>, RackError> {
+fn give_back(
+    state: &mut State,
+    machine: &Machine,
+    size: Bytes,
+    seq: u64,
+) -> Result<Option<Course>, RackError> {
     let reservation = state.rack.reservation(machine.reservation)?;
     let needs = machine.new.far(size).0.next_multiple_of(PAGE_SIZE as u64);
     let surplus = Bytes::from_pages(reservation.pages()).0.saturating_sub(needs);
@@ -133,5 +138,7 @@ fn added(plan: &Plan) -> Result<Vec<AttachmentId>, RackError> {
 }
 
 fn attachment(segment: SegmentId) -> Result<AttachmentId, RackError> {
-    attachment_of(segment).parse().map_err(|error: rackmem_api::NameError| RackError::Request(error.to_string()))
+    attachment_of(segment)
+        .parse()
+        .map_err(|error: rackmem_api::NameError| RackError::Request(error.to_string()))
 }

@@ -81,9 +81,11 @@ impl Controller {
         who: &Who,
         name: &VmName,
     ) -> Result<Operation, Problem> {
-        self.of_machine(change, kind::VM_START, who, name, MachineWork::Start, |machine| match machine.state {
-            MachineState::Running => wrong_state(format!("'{name}' runs already")),
-            _ => Ok(()),
+        self.of_machine(change, kind::VM_START, who, name, MachineWork::Start, |machine| {
+            match machine.state {
+                MachineState::Running => wrong_state(format!("'{name}' runs already")),
+                _ => Ok(()),
+            }
         })
         .await
     }

@@ -64,14 +64,7 @@ fn questions(state: &State) -> BTreeMap<(Name, String), Vec<(VmName, u64)>> {
     asked
 }
 
-fn compare(
-    ledger: &Ledger,
-    state: &mut State,
-    brick: &Name,
-    name: &VmName,
-    version: u64,
-    views: &[VmView],
-) {
+fn compare(ledger: &Ledger, state: &mut State, brick: &Name, name: &VmName, version: u64, views: &[VmView]) {
     let Some(machine) = state.machines.get(name).filter(|machine| machine.version == version) else { return };
     let Some((is, reason)) = seen(brick, views.iter().find(|view| view.name == *name)) else { return };
     let Machine { state: believed, reason: known, .. } = machine;

@@ -158,7 +158,10 @@ fn id(segment: SegmentId) -> Result<AttachmentId, Problem> {
 }
 
 /// Waits until what an agent accepted has ended well.
-pub(super) async fn ended(client: &AgentClient, accepted: Result<Operation, ApiError>) -> Result<(), Problem> {
+pub(super) async fn ended(
+    client: &AgentClient,
+    accepted: Result<Operation, ApiError>,
+) -> Result<(), Problem> {
     let mut operation = accepted.map_err(told)?;
     if !operation.state.is_final() {
         let query = WaitQuery { timeout: OPERATION_MAX_S };

@@ -27,8 +27,8 @@ pub(crate) struct Bricks {
     pub(crate) holds: Mutex<BTreeSet<String>>,
     /// Each step is done twice.
     pub(crate) twice: bool,
-    /// The step of that number fails, counted from 1.
-    pub(crate) fails_at: usize,
+    /// The step or errand of that number fails, counted from 1.
+    pub(crate) fails_at: AtomicUsize,
     pub(crate) steps: AtomicUsize,
 }
 
@@ -98,10 +98,15 @@ impl Bricks {
 
     fn fails(&self) -> Result<(), Problem> {
         // After it was done: the worst that a failure can be.
-        if self.steps.fetch_add(1, Ordering::Relaxed) + 1 == self.fails_at {
+        if self.steps.fetch_add(1, Ordering::Relaxed) + 1 == self.fails_at.load(Ordering::Relaxed) {
             return Err(Problem::new(ProblemType::Backend, "told to fail"));
         }
         Ok(())
+    }
+
+    /// The step or errand that comes as that number from now on fails.
+    pub(crate) fn fail_after(&self, number: usize) {
+        self.fails_at.store(self.steps.load(Ordering::Relaxed) + number, Ordering::Relaxed);
     }
 
     pub(crate) fn held(&self) -> usize {
