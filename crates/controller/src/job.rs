@@ -5,7 +5,7 @@ use rackmem_rack::{Event, Name, Request, ReservationId};
 use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::compute::{Course, Deed, MachineWork};
+use crate::compute::{Course, Leg, MachineWork};
 
 /// What was asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,12 +49,12 @@ pub(crate) struct Job {
     pub(crate) course: Option<Box<Course>>,
     /// The memory that a guest said to have after it.
     pub(crate) told: Option<Bytes>,
-    /// Deeds that were begun. Their own column keeps them, because they change often.
+    /// Legs that were begun. Their own column keeps them, because they change often.
     #[serde(skip)]
     pub(crate) begun: usize,
     /// The way back, once it is being undone.
-    pub(crate) undo: Option<Vec<Deed>>,
-    /// Deeds of the way back that were begun.
+    pub(crate) undo: Option<Vec<Leg>>,
+    /// Legs of the way back that were begun.
     #[serde(skip)]
     pub(crate) undone: usize,
     /// Why it is being undone.

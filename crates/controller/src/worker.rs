@@ -1,7 +1,7 @@
 //! A worker: one operation from its course to its end.
 //!
-//! Every deed is recorded before it is begun, so that whoever comes after a crash does the last one again and goes on. A deed
-//! that fails has the course undone, the last deed first; what cannot be undone any more is tried until it succeeds.
+//! Every leg is recorded before it is begun, so that whoever comes after a crash does the last one again and goes on. A leg
+//! that fails has the course undone, the last leg first; what cannot be undone any more is tried until it succeeds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use rackmem_rack::{Event, Name, Plan, Quotas, Rack, RackError, State as Stand, S
 use rackmem_types::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::compute::{self, Call, Course, Deed, MachineWork, Told};
+use crate::compute::{self, Call, Course, Leg, MachineWork, Told};
 use crate::error::problem;
 use crate::hands::{Hands, Order};
 use crate::job::{Job, Work};
@@ -44,10 +44,10 @@ pub(crate) struct Worker {
 enum Task {
     /// Nothing any more.
     Ended,
-    /// This course, from that deed on.
+    /// This course, from that leg on.
     Forward(Box<Course>, usize),
-    /// These deeds of the way back, from that one on.
-    Back(Vec<Deed>, usize),
+    /// These legs of the way back, from that one on.
+    Back(Vec<Leg>, usize),
 }
 
 impl Worker {
@@ -72,7 +72,7 @@ impl Worker {
             match self.task().await? {
                 Task::Ended => return Ok(()),
                 Task::Forward(course, from) => self.forward(&course, from).await?,
-                Task::Back(deeds, from) => self.back(&deeds, from).await?,
+                Task::Back(legs, from) => self.back(&legs, from).await?,
             }
         }
     }
@@ -86,7 +86,7 @@ impl Worker {
             let again = |begun: usize| begun.saturating_sub(1);
             let task = match (&job.undo, &job.course) {
                 _ if entry.operation.state.is_final() => return Ok(Task::Ended),
-                (Some(deeds), _) => return Ok(Task::Back(deeds.clone(), again(job.undone))),
+                (Some(legs), _) => return Ok(Task::Back(legs.clone(), again(job.undone))),
                 (None, Some(course)) => return Ok(Task::Forward(course.clone(), again(job.begun))),
                 (None, None) if job.cancel && job.told.is_none() => {
                     self.ledger.end(&mut state, self.seq, OperationState::Cancelled, None);
@@ -123,22 +123,22 @@ impl Worker {
     }
 
     async fn forward(&mut self, course: &Course, from: usize) -> Result<(), Problem> {
-        let deeds = course.deeds();
-        for (at, deed) in deeds.iter().enumerate().skip(from) {
+        let legs = course.legs();
+        for (at, leg) in legs.iter().enumerate().skip(from) {
             let undoable = at < course.undoable_until();
-            let Some((doing, kept)) = self.begin_deed(course, at, deed, deeds.len()) else {
+            let Some((doing, kept)) = self.begin_leg(course, at, leg, legs.len()) else {
                 let detail = "it was cancelled, and what had been done is undone";
                 return self.turn_back(course, Problem::new(ProblemType::Cancelled, detail)).await;
             };
             kept.wait().await?;
-            let told = match self.try_deed(&doing, !undoable).await {
+            let told = match self.try_leg(&doing, !undoable).await {
                 Ok(told) => told,
                 Err(problem) => {
                     if course.undo(&self.ledger.lock().rack, at + 1).is_ok() {
                         return self.turn_back(course, problem).await;
                     }
                     // Another reservation has taken the way back: there is only the way on.
-                    self.try_deed(&doing, true).await?
+                    self.try_leg(&doing, true).await?
                 }
             };
             self.remember(told).await?;
@@ -164,8 +164,8 @@ impl Worker {
         kept.wait().await
     }
 
-    /// Records that a deed is begun; `None` if the operation was cancelled and can be undone.
-    fn begin_deed(&self, course: &Course, at: usize, deed: &Deed, of: usize) -> Option<(Doing, Kept)> {
+    /// Records that a leg is begun; `None` if the operation was cancelled and can be undone.
+    fn begin_leg(&self, course: &Course, at: usize, leg: &Leg, of: usize) -> Option<(Doing, Kept)> {
         let mut state = self.ledger.lock();
         let last = course.undoable_until();
         let has_way_back = at <= last && last > 0 && course.undo(&state.rack, at).is_ok();
@@ -174,10 +174,10 @@ impl Worker {
             return None;
         }
         entry.job.begun = at + 1;
-        entry.operation.step = Some(deed.to_string());
+        entry.operation.step = Some(leg.to_string());
         entry.operation.progress = at as f64 / of as f64;
         state.save_begun(self.seq);
-        Some((self.doing(&state.rack, course, deed), self.ledger.keep(state)))
+        Some((self.doing(&state.rack, course, leg), self.ledger.keep(state)))
     }
 
     /// Keeps what an errand told.
@@ -203,13 +203,13 @@ impl Worker {
             let mut state = self.ledger.lock();
             let begun = state.operations.get(&self.seq).map_or(0, |entry| entry.job.begun);
             let undoing = course.plan().map(|plan| Event::Undoing(plan.reservation()));
-            let deeds = course.undo(&state.rack, begun).and_then(|deeds| {
-                undoing.map_or(Ok(()), |event| state.apply(event, Some(self.seq))).map(|()| deeds)
+            let legs = course.undo(&state.rack, begun).and_then(|legs| {
+                undoing.map_or(Ok(()), |event| state.apply(event, Some(self.seq))).map(|()| legs)
             });
-            match deeds {
-                Ok(deeds) => {
+            match legs {
+                Ok(legs) => {
                     if let Some(entry) = state.operations.get_mut(&self.seq) {
-                        entry.job.undo = Some(deeds);
+                        entry.job.undo = Some(legs);
                         entry.job.failure = Some(failure);
                     }
                     state.save(self.seq);
@@ -224,20 +224,20 @@ impl Worker {
         kept.wait().await
     }
 
-    async fn back(&mut self, deeds: &[Deed], from: usize) -> Result<(), Problem> {
+    async fn back(&mut self, legs: &[Leg], from: usize) -> Result<(), Problem> {
         let course = self.ledger.lock().operations.get(&self.seq).and_then(|entry| entry.job.course.clone());
         let Some(course) = course else { return Ok(()) };
-        for (at, deed) in deeds.iter().enumerate().skip(from) {
+        for (at, leg) in legs.iter().enumerate().skip(from) {
             let (doing, kept) = {
                 let mut state = self.ledger.lock();
                 let Some(entry) = state.operations.get_mut(&self.seq) else { return Ok(()) };
                 entry.job.undone = at + 1;
-                entry.operation.step = Some(format!("undo: {deed}"));
+                entry.operation.step = Some(format!("undo: {leg}"));
                 state.save_begun(self.seq);
-                (self.doing(&state.rack, &course, deed), self.ledger.keep(state))
+                (self.doing(&state.rack, &course, leg), self.ledger.keep(state))
             };
             kept.wait().await?;
-            self.try_deed(&doing, true).await?;
+            self.try_leg(&doing, true).await?;
         }
         let kept = {
             let mut state = self.ledger.lock();
@@ -253,8 +253,8 @@ impl Worker {
         kept.wait().await
     }
 
-    /// Does a deed; one that has to be done is tried until it succeeds.
-    async fn try_deed(&mut self, doing: &Doing, must: bool) -> Result<Told, Problem> {
+    /// Does a leg; one that has to be done is tried until it succeeds.
+    async fn try_leg(&mut self, doing: &Doing, must: bool) -> Result<Told, Problem> {
         let mut pause = PAUSE;
         let mut tried = 0u32;
         loop {
@@ -284,10 +284,10 @@ impl Worker {
         }
     }
 
-    fn doing(&self, rack: &Rack, course: &Course, deed: &Deed) -> Doing {
+    fn doing(&self, rack: &Rack, course: &Course, leg: &Leg) -> Doing {
         let reign = self.ledger.reign;
-        match deed {
-            Deed::Step(step) => {
+        match leg {
+            Leg::Step(step) => {
                 let reservation = course.plan().and_then(|plan| rack.reservation(plan.reservation()).ok());
                 let class = reservation.map(|reservation| reservation.request.class);
                 let class = class_of(class.unwrap_or(rackmem_rack::LatencyClass::Interrack));
@@ -296,7 +296,7 @@ impl Worker {
                     names.filter_map(|name| Some((name.clone(), address(rack, name)?))).collect();
                 Doing::Step(Order { step: step.clone(), reign, class, addresses })
             }
-            Deed::Errand(errand) => {
+            Leg::Errand(errand) => {
                 let address = address(rack, errand.brick());
                 Doing::Errand(Call { errand: errand.clone(), reign, address })
             }
@@ -304,7 +304,7 @@ impl Worker {
     }
 }
 
-/// A deed, with all that has to be known for it.
+/// A leg, with all that has to be known for it.
 #[derive(Debug)]
 enum Doing {
     Step(Order),

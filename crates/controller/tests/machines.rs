@@ -141,11 +141,11 @@ async fn a_machine_lives_and_leaves_nothing() {
     }
 }
 
-/// What one act does, deed by deed, fails at each of them in turn.
+/// What one act does, leg by leg, fails at each of them in turn.
 #[tokio::test]
-async fn each_deed_that_fails_is_undone() {
-    for (until, act, deeds) in [(0, Create, 5), (1, Grow, 5)] {
-        for fails_at in 1..=deeds {
+async fn each_leg_that_fails_is_undone() {
+    for (until, act, legs) in [(0, Create, 5), (1, Grow, 5)] {
+        for fails_at in 1..=legs {
             let (state, bricks) = (tempdir().unwrap(), Arc::new(Bricks::default()));
             let controller = world(state.path(), &bricks).await;
             for before in &LIFE[..until] {
@@ -155,12 +155,12 @@ async fn each_deed_that_fails_is_undone() {
             bricks.fail_after(fails_at);
             let asked = ask(&controller, act).await.unwrap();
             let failed = ended(&controller, &asked).await;
-            assert_eq!(failed.state, OperationState::Failed, "{act:?}, deed {fails_at}: {failed:?}");
+            assert_eq!(failed.state, OperationState::Failed, "{act:?}, leg {fails_at}: {failed:?}");
             assert!(failed.error.unwrap().detail.contains("told to fail"));
             assert_eq!(
                 (listed(&controller).await, bricks.held()),
                 before,
-                "{act:?}, deed {fails_at}: {bricks:?}"
+                "{act:?}, leg {fails_at}: {bricks:?}"
             );
             whole(&controller, &bricks, "after a failure").await;
         }

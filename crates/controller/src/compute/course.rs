@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Errand;
 
-/// A course, made once and not changed any more. Each deed may be done twice.
+/// A course, made once and not changed any more. Each leg may be done twice.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Course {
     before: Vec<Errand>,
@@ -18,14 +18,14 @@ pub(crate) struct Course {
 /// One thing that is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub(crate) enum Deed {
+pub(crate) enum Leg {
     /// A step of a plan.
     Step(Step),
     /// An errand to an agent.
     Errand(Errand),
 }
 
-impl fmt::Display for Deed {
+impl fmt::Display for Leg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Step(step) => step.fmt(f),
@@ -69,14 +69,14 @@ impl Course {
         self.plan.as_ref().map_or(&[], |plan| plan.steps())
     }
 
-    /// All deeds, in order.
-    pub(crate) fn deeds(&self) -> Vec<Deed> {
-        let before = self.before.iter().cloned().map(Deed::Errand);
-        let steps = self.steps().iter().cloned().map(Deed::Step);
-        before.chain(steps).chain(self.after.iter().cloned().map(Deed::Errand)).collect()
+    /// All legs, in order.
+    pub(crate) fn legs(&self) -> Vec<Leg> {
+        let before = self.before.iter().cloned().map(Leg::Errand);
+        let steps = self.steps().iter().cloned().map(Leg::Step);
+        before.chain(steps).chain(self.after.iter().cloned().map(Leg::Errand)).collect()
     }
 
-    /// How many deeds may have been begun so that all can be undone; from then on it is carried through.
+    /// How many legs may have been begun so that all can be undone; from then on it is carried through.
     pub(crate) fn undoable_until(&self) -> usize {
         let all = self.before.len() + self.steps().len() + self.after.len();
         match self.plan.as_deref().map(|plan| (plan, plan.purpose())) {
@@ -86,8 +86,8 @@ impl Course {
         }
     }
 
-    /// What undoes it when `begun` deeds were begun, the last one first.
-    pub(crate) fn undo(&self, rack: &Rack, begun: usize) -> Result<Vec<Deed>, RackError> {
+    /// What undoes it when `begun` legs were begun, the last one first.
+    pub(crate) fn undo(&self, rack: &Rack, begun: usize) -> Result<Vec<Leg>, RackError> {
         if let Some(plan) = self.plan().filter(|_| begun > self.undoable_until()) {
             let id = plan.reservation();
             let is = rack.reservation(id)?.state;
@@ -95,16 +95,16 @@ impl Course {
         }
         let begun_steps = begun.saturating_sub(self.before.len());
         let begun_after = begun_steps.saturating_sub(self.steps().len()).min(self.after.len());
-        let back = |errands: &[Errand]| -> Vec<Deed> {
-            errands.iter().rev().filter_map(Errand::undo).map(Deed::Errand).collect()
+        let back = |errands: &[Errand]| -> Vec<Leg> {
+            errands.iter().rev().filter_map(Errand::undo).map(Leg::Errand).collect()
         };
-        let mut deeds = back(&self.after[..begun_after]);
+        let mut legs = back(&self.after[..begun_after]);
         if let Some(plan) = self.plan() {
             let steps = planner::undo(rack, plan, begun_steps.min(plan.steps().len()))?;
-            deeds.extend(steps.into_iter().map(Deed::Step));
+            legs.extend(steps.into_iter().map(Leg::Step));
         }
-        deeds.extend(back(&self.before[..begun.min(self.before.len())]));
-        Ok(deeds)
+        legs.extend(back(&self.before[..begun.min(self.before.len())]));
+        Ok(legs)
     }
 }
 
@@ -113,12 +113,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deeds_are_read_as_they_were_written() {
+    fn legs_are_read_as_they_were_written() {
         let brick: rackmem_rack::Name = "c1".parse().unwrap();
         let start = Errand::Start { brick: brick.clone(), vm: "web1".parse().unwrap() };
-        for deed in [Deed::Step(Step::PowerOn { brick }), Deed::Errand(start)] {
-            let text = serde_json::to_string(&deed).unwrap();
-            assert_eq!(serde_json::from_str::<Deed>(&text).unwrap(), deed, "{text}");
+        for leg in [Leg::Step(Step::PowerOn { brick }), Leg::Errand(start)] {
+            let text = serde_json::to_string(&leg).unwrap();
+            assert_eq!(serde_json::from_str::<Leg>(&text).unwrap(), leg, "{text}");
         }
     }
 
@@ -133,6 +133,6 @@ mod tests {
         let course = Course::errands(vec![start, resize]);
         let rack = Rack::default();
         assert_eq!(course.undo(&rack, 1).unwrap(), []);
-        assert_eq!(course.undo(&rack, 2).unwrap(), [Deed::Errand(Errand::Restore { brick, vm, to: from })]);
+        assert_eq!(course.undo(&rack, 2).unwrap(), [Leg::Errand(Errand::Restore { brick, vm, to: from })]);
     }
 }

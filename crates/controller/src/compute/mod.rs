@@ -12,6 +12,6 @@ mod service;
 pub(crate) mod watch;
 
 pub(crate) use book::{Machine, Machines};
-pub(crate) use course::{Course, Deed};
+pub(crate) use course::{Course, Leg};
 pub(crate) use decide::{MachineWork, course};
 pub use errand::{Call, Errand, Told};
