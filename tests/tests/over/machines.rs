@@ -14,7 +14,18 @@ fn root_qemu_a_machine_lives_over_the_rack_and_leaves_nothing() {
     let rack = Rack::up("l");
     let told = rack.create(
         "web1",
-        &["--memory", "256MiB", "--memory-max", "512MiB", "--local", "96MiB", "--vcpus", "2", "--class", "rack"],
+        &[
+            "--memory",
+            "256MiB",
+            "--memory-max",
+            "512MiB",
+            "--local",
+            "96MiB",
+            "--vcpus",
+            "2",
+            "--class",
+            "rack",
+        ],
     );
     assert_eq!(told, "web1: runs on c2\n", "c1 has one core");
     let machine = rack.machine("web1");
@@ -71,7 +82,10 @@ fn root_qemu_what_fails_leaves_nothing_and_what_died_is_told() {
     let nowhere = [&["vm", "create", "web1", "--kernel", "/nowhere"], &sizes[..]].concat();
     rack.refused(&nowhere, "/nowhere");
     rack.is_empty();
-    let ended = rack.refused(&[&["vm", "create", "web1", "--kernel", "/k", "--vcpus", "8"], &sizes[..]].concat(), "nothing was made");
+    let ended = rack.refused(
+        &[&["vm", "create", "web1", "--kernel", "/k", "--vcpus", "8"], &sizes[..]].concat(),
+        "nothing was made",
+    );
     let why = ended.stderr.split("rackmem why ").nth(1).and_then(|rest| rest.split('\'').next()).unwrap();
     let told = rack.done(&["why", why]);
     assert!(told.lines().any(|line| line.starts_with("c2") && line.contains("cores")), "{told}");

@@ -70,7 +70,10 @@ impl Rack {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(rackmem());
-        command.args(arguments).env("RACKMEM_RACKS", self.directory.path().join("racks")).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env("RACKMEM_RACKS", self.directory.path().join("racks"))
+            .stdin(Stdio::null());
         for variable in ["RACKMEM_CONTROLLER", "RACKMEM_AGENT"] {
             command.env_remove(variable);
         }
@@ -103,7 +106,8 @@ impl Rack {
 
     /// The command line that makes a machine from the test guest.
     pub(crate) fn create_line(&self, name: &str, options: &[&str]) -> Vec<String> {
-        let (kernel, initrd) = (self.guest.kernel.display().to_string(), self.guest.initrd.display().to_string());
+        let (kernel, initrd) =
+            (self.guest.kernel.display().to_string(), self.guest.initrd.display().to_string());
         let words = GuestFiles::KERNEL_ARGUMENTS;
         let fixed = ["vm", "create", name, "--kernel", &kernel, "--initrd", &initrd, "--append", words];
         fixed.iter().chain(options).map(|word| (*word).to_owned()).collect()
@@ -141,13 +145,15 @@ impl Rack {
             print(r.urlopen(r.Request(sys.argv[1], headers={'Authorization': 'Bearer ' + token})).read().decode())";
         let (brick, token) = (["c1", "c2"][number], self.path("token"));
         let url = format!("http://10.78.0.{}:7080/v1/{path}", number + 1);
-        let words = ["rack", "exec", &self.name, brick, "--", "python3", "-c", ASK, &url, token.to_str().unwrap()];
+        let words =
+            ["rack", "exec", &self.name, brick, "--", "python3", "-c", ASK, &url, token.to_str().unwrap()];
         serde_json::from_str(&self.done(&words)).unwrap()
     }
 
     /// Command lines of what runs in a brick.
     pub(crate) fn programs(&self, brick: &str) -> Vec<String> {
-        let pids = Command::new("ip").args(["netns", "pids", &format!("{}:{brick}", self.name)]).output().unwrap();
+        let pids =
+            Command::new("ip").args(["netns", "pids", &format!("{}:{brick}", self.name)]).output().unwrap();
         let pids = String::from_utf8(pids.stdout).unwrap();
         let line = |pid: &str| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         pids.split_whitespace().map(|pid| String::from_utf8_lossy(&line(pid)).replace('\0', " ")).collect()

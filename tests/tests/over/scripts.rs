@@ -123,9 +123,11 @@ impl World {
 
 fn is_id(word: &str) -> bool {
     let dashes = [8, 13, 18, 23];
-    word.bytes().enumerate().all(|(at, byte)| {
-        if dashes.contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() }
-    })
+    word.bytes().enumerate().all(
+        |(at, byte)| {
+            if dashes.contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() }
+        },
+    )
 }
 
 /// `3 s` becomes `T`; what stands in columns loses its width with it.
