@@ -55,9 +55,30 @@ pub(crate) struct Arguments {
     /// By what it grows (default: virtio-mem, where QEMU has it)
     #[arg(long, value_enum, value_name = "DEVICE", requires = "memory_max")]
     pub(crate) growth: Option<Growth>,
+    /// What runs it
+    #[arg(long, value_enum, value_name = "DRIVER", default_value = "qemu")]
+    pub(crate) driver: MachineDriver,
     /// Do not start it
     #[arg(long)]
     pub(crate) no_start: bool,
+}
+
+/// What a machine is run by.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum MachineDriver {
+    /// The agent itself starts QEMU
+    Qemu,
+    /// A domain of libvirt's
+    Libvirt,
+}
+
+impl From<MachineDriver> for Driver {
+    fn from(driver: MachineDriver) -> Self {
+        match driver {
+            MachineDriver::Qemu => Self::Qemu,
+            MachineDriver::Libvirt => Self::Libvirt,
+        }
+    }
 }
 
 /// What memory is plugged as.
@@ -109,7 +130,7 @@ impl Arguments {
             attachments: self.attachments.clone(),
             far_node: self.far_node,
             growth: self.growth.map(Into::into),
-            driver: Driver::Qemu,
+            driver: self.driver.into(),
             start: !self.no_start,
         })
     }
