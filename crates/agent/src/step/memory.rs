@@ -136,8 +136,7 @@ async fn plug(machine: &dyn Machine, to: Bytes) -> Result<Note, Problem> {
     let before = device(&state(machine).await?, &id)?.plugged;
     let plugged = |state: &MemoryState| device(state, &id).ok().map(|device| device.plugged);
     request(machine, to).await?;
-    match follow(machine, |state| plugged(state) != Some(before), |state| plugged(state) == Some(to)).await?
-    {
+    match follow(machine, |state| plugged(state) != Some(before), |state| plugged(state) == Some(to)).await? {
         Followed::Reached => Ok(None),
         Followed::Stalled(state) if plugged(&state) == Some(before) && before != to => {
             request(machine, before).await?;
@@ -159,8 +158,7 @@ async fn unplug(machine: &dyn Machine, to: Bytes) -> Result<Note, Problem> {
     let before = device(&state(machine).await?, &id)?.plugged;
     let plugged = |state: &MemoryState| device(state, &id).ok().map(|device| device.plugged);
     request(machine, to).await?;
-    match follow(machine, |state| plugged(state) != Some(before), |state| plugged(state) == Some(to)).await?
-    {
+    match follow(machine, |state| plugged(state) != Some(before), |state| plugged(state) == Some(to)).await? {
         Followed::Reached => Ok(None),
         Followed::Stalled(state) => {
             let kept = plugged(&state).unwrap_or_default();

@@ -6,9 +6,7 @@ use std::path::Path;
 
 use rackmem_types::Bytes;
 
-use crate::command_line::{
-    BALLOON_ID, FAR_NODE, NEAR_NODE, PROBE_PORT, TRANSLATED_MIB, VIRTIO_MEM_ID, able,
-};
+use crate::command_line::{BALLOON_ID, FAR_NODE, NEAR_NODE, PROBE_PORT, TRANSLATED_MIB, VIRTIO_MEM_ID, able};
 use crate::{
     AcceleratorKind, Disk, Driver, Kernel, MEMORY_BLOCK, MachineConfig, MachineFiles, Network, Qemu,
     QemuError, Result,
