@@ -12,6 +12,10 @@ use crate::{
     QemuError, Result,
 };
 
+/// libvirt gives every node memory that is there from the start, and QEMU takes none of zero bytes: of the boot memory the far node
+/// has this much. Linux passes over nodes of less than 4 MiB.
+const FAR_NODE_OWN: Bytes = Bytes(16 << 20);
+
 /// A processor's distance to its own memory, as ACPI counts it.
 const DISTANCE_OWN: u8 = 10;
 
@@ -106,21 +110,26 @@ impl Definition<'_> {
     }
 
     fn nodes(&self, xml: &mut String) {
-        let cpus = self.config.vcpus - 1;
-        let size = mib(self.config.memory);
-        let _ = write!(xml, "<numa>\n<cell id='{NEAR_NODE}' cpus='0-{cpus}' memory='{size}' unit='MiB'>");
-        let Some(far) = self.config.far_node else {
-            *xml += "</cell>\n</numa>";
-            return;
+        let last = self.config.vcpus - 1;
+        let cell = |id: u32, cpus: &str, size: u64, distances: &str| {
+            format!("<cell id='{id}'{cpus} memory='{size}' unit='MiB'>{distances}</cell>\n")
         };
-        let distances = |near: u8, far: u8| {
-            format!(
-                "<distances><sibling id='{NEAR_NODE}' value='{near}'/><sibling id='{FAR_NODE}' value='{far}'/></distances></cell>\n"
-            )
-        };
-        *xml += &distances(DISTANCE_OWN, far.distance);
-        let _ = write!(xml, "<cell id='{FAR_NODE}' memory='0' unit='MiB'>");
-        *xml += &distances(far.distance, DISTANCE_OWN);
+        let cpus = format!(" cpus='0-{last}'");
+        let memory = mib(self.config.memory);
+        *xml += "<numa>\n";
+        match self.config.far_node {
+            None => *xml += &cell(NEAR_NODE, &cpus, memory, ""),
+            Some(far) => {
+                let distances = |near: u8, far: u8| {
+                    format!(
+                        "<distances><sibling id='{NEAR_NODE}' value='{near}'/><sibling id='{FAR_NODE}' value='{far}'/></distances>"
+                    )
+                };
+                let own = mib(FAR_NODE_OWN);
+                *xml += &cell(NEAR_NODE, &cpus, memory - own, &distances(DISTANCE_OWN, far.distance));
+                *xml += &cell(FAR_NODE, "", own, &distances(far.distance, DISTANCE_OWN));
+            }
+        }
         *xml += "</numa>";
     }
 
