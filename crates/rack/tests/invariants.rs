@@ -6,8 +6,8 @@ mod support;
 
 use proptest::prelude::*;
 use rackmem_rack::{
-    AcceleratorNeed, CircuitState, Event, GroupNeed, LatencyClass, Plan, Power, Purpose, Rack, Request, ReservationId,
-    Snapshot, State, Step, SwitchKind, Timestamp, planner,
+    AcceleratorNeed, CircuitState, Event, GroupNeed, LatencyClass, Plan, Power, Purpose, Rack, Request,
+    ReservationId, Snapshot, State, Step, SwitchKind, Timestamp, planner,
 };
 use rackmem_types::Bytes;
 use support::{Layout, name};
@@ -23,8 +23,14 @@ enum Action {
         slots: u32,
         expires: bool,
     },
-    Init { group: u8, pages: u64 },
-    Join { group: u8, compute: u8 },
+    Init {
+        group: u8,
+        pages: u64,
+    },
+    Join {
+        group: u8,
+        compute: u8,
+    },
     Start(u8),
     Done(u8),
     Undo(u8, u8),
@@ -43,8 +49,8 @@ enum Action {
 fn actions() -> impl Strategy<Value = Vec<Action>> {
     let class = prop::sample::select(vec![LatencyClass::Tray, LatencyClass::Rack, LatencyClass::Interrack]);
     let slots = prop_oneof![3 => Just(0u32), 1 => 1u32..4];
-    let reserve = (prop::option::of(0u8..4), 1u64..40, class, 1u8..4, 0u32..3, slots, any::<bool>()).prop_map(
-        |(compute, pages, class, spread, cores, slots, expires)| Action::Reserve {
+    let reserve = (prop::option::of(0u8..4), 1u64..40, class, 1u8..4, 0u32..3, slots, any::<bool>())
+        .prop_map(|(compute, pages, class, spread, cores, slots, expires)| Action::Reserve {
             compute,
             pages,
             class,
@@ -52,8 +58,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
             cores,
             slots,
             expires,
-        },
-    );
+        });
     let any_of = prop_oneof![
         6 => reserve,
         1 => (0u8..2, 1u64..20).prop_map(|(group, pages)| Action::Init { group, pages }),

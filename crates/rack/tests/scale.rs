@@ -73,8 +73,8 @@ impl World {
     }
 
     fn request(&mut self) -> Request {
-        let class = [LatencyClass::Tray, LatencyClass::Rack, LatencyClass::Interrack]
-            [self.dice.next() as usize % 3];
+        let class =
+            [LatencyClass::Tray, LatencyClass::Rack, LatencyClass::Interrack][self.dice.next() as usize % 3];
         let any = self.dice.between(1, 10) <= 2;
         let compute = (!any).then(|| name(&format!("c{}", self.dice.next() % self.computes)));
         let memory = Bytes::from_pages(self.dice.between(1, 32) << 14);
@@ -86,7 +86,8 @@ impl World {
             2 => {
                 let group = self.rack.groups().next().map(|(name, _)| name.clone());
                 if let Some(group) = group {
-                    let join = Request::memory("q", request.compute.clone(), Bytes(0), LatencyClass::Interrack);
+                    let join =
+                        Request::memory("q", request.compute.clone(), Bytes(0), LatencyClass::Interrack);
                     request = Request { group: Some(GroupNeed::Join(group)), ..join };
                 }
             }
@@ -164,7 +165,10 @@ fn check(racks: usize, trays: usize, reservations: u64) {
         let mut world = World::new(racks, trays, kind);
         world.live_through(reservations);
         let (bricks, live) = (world.rack.bricks().count(), world.live.len());
-        println!("{kind:?}: {bricks} bricks, {live} reservations of {} made, {} refused", world.made, world.refused);
+        println!(
+            "{kind:?}: {bricks} bricks, {live} reservations of {} made, {} refused",
+            world.made, world.refused
+        );
         assert!(world.live.iter().all(|id| world.rack.reservation(*id).unwrap().state == State::Applied));
         if kind == SwitchKind::Packet {
             assert!(live as u64 >= reservations * 9 / 10, "{live} reservations are too few to say much");

@@ -77,8 +77,7 @@ impl HttpClient {
     /// socket, which a client is bound to.
     pub fn at(&self, endpoint: Endpoint) -> Option<Self> {
         let is_tcp = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Tcp { .. });
-        let same =
-            is_tcp(&self.endpoint) && is_tcp(&endpoint) && self.endpoint.is_tls() == endpoint.is_tls();
+        let same = is_tcp(&self.endpoint) && is_tcp(&endpoint) && self.endpoint.is_tls() == endpoint.is_tls();
         same.then(|| Self { endpoint: Arc::new(endpoint), ..self.clone() })
     }
 

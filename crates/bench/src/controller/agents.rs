@@ -32,7 +32,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             ..SimConfig::default()
         };
         let fleet = SimFleet::new((0..args.count).map(config));
-        let server = Server::open(&ServeConfig { listen: vec![args.listen.clone()], ..ServeConfig::default() })?;
+        let server =
+            Server::open(&ServeConfig { listen: vec![args.listen.clone()], ..ServeConfig::default() })?;
         writeln!(std::io::stdout(), "ready").context("nobody listens")?;
         server.run(fleet.router(), Closing::default()).await;
         Ok(())

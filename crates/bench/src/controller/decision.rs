@@ -41,7 +41,8 @@ struct Busy {
 /// One round.
 pub(crate) fn run(lab: &Lab, samples: &mut Samples) -> Result<()> {
     for (kind, kind_name) in KINDS {
-        let mut racks = [SMALL, LARGE].map(|size| (size, Busy::new(kind, size, lab.scaled(size.reservations))));
+        let mut racks =
+            [SMALL, LARGE].map(|size| (size, Busy::new(kind, size, lab.scaled(size.reservations))));
         for _ in 0..lab.scaled(TURNS) + 1 {
             for (_, busy) in &mut racks {
                 busy.turn()?;

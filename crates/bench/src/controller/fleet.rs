@@ -79,7 +79,11 @@ fn text(events: &[Event], port: u16) -> Result<String> {
             }
             Event::SwitchAdded(spec) => {
                 let kind = if spec.kind == SwitchKind::Packet { "packet" } else { "circuit" };
-                writeln!(text, "[[switch]]\nname = \"{}\"\nkind = \"{kind}\"\nports = {}", spec.name, spec.ports)?;
+                writeln!(
+                    text,
+                    "[[switch]]\nname = \"{}\"\nkind = \"{kind}\"\nports = {}",
+                    spec.name, spec.ports
+                )?;
                 match &spec.place {
                     Place::Tray(name) => writeln!(text, "tray = \"{name}\"")?,
                     Place::Rack(name) => writeln!(text, "rack = \"{name}\"")?,
@@ -98,7 +102,10 @@ fn text(events: &[Event], port: u16) -> Result<String> {
                     }
                     Offer::Accelerator { .. } => bail!("no accelerators here"),
                 };
-                writeln!(text, "[[{kind}]]\nname = \"{name}\"\ntray = \"{tray}\"\nports = {ports}\n{offers}")?;
+                writeln!(
+                    text,
+                    "[[{kind}]]\nname = \"{name}\"\ntray = \"{tray}\"\nports = {ports}\n{offers}"
+                )?;
             }
             Event::CableAdded(spec) => {
                 let [a, b] = &spec.ends;

@@ -38,7 +38,8 @@ pub(crate) fn run(lab: &Lab, samples: &mut Samples) -> Result<()> {
 /// The most memory that the process ever had.
 fn peak(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("a process without memory")?;
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("a process without memory")?;
     Ok(kib.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
 }
 

@@ -3,8 +3,8 @@
 
 mod agents;
 mod decision;
-mod fleet;
 mod first_page;
+mod fleet;
 mod lab;
 mod load;
 mod memory;

@@ -1,7 +1,7 @@
 //! How many memory bricks stay off: the synthetic classes of virtual machines, and small racks against an exact optimum.
 
 use anyhow::{Result, ensure};
-use rackmem_rack::{LatencyClass, Power, Role, Request};
+use rackmem_rack::{LatencyClass, Power, Request, Role};
 use rackmem_types::Bytes;
 
 use super::lab::Lab;
@@ -49,11 +49,13 @@ fn points(dice: &mut Dice, racks: u64) -> f64 {
         let bricks = dice.between(2, 12) as usize;
         let size = dice.between(8, 64);
         let size = vec![Bytes::from_pages(size)];
-        let mut rack = Layout { size: size.clone(), power: Power::Off, ..Layout::tray(1, bricks, Bytes(0)) }.build();
+        let mut rack =
+            Layout { size: size.clone(), power: Power::Off, ..Layout::tray(1, bricks, Bytes(0)) }.build();
         let mut sum = 0;
         for id in 1..=dice.between(1, 12) {
             let pages = dice.between(1, size[0].pages() * 3 / 2);
-            let request = Request::memory("p", Some(name("c0")), Bytes::from_pages(pages), LatencyClass::Tray);
+            let request =
+                Request::memory("p", Some(name("c0")), Bytes::from_pages(pages), LatencyClass::Tray);
             if establish(&mut rack, id, &request).is_ok() {
                 sum += pages;
             }
@@ -72,8 +74,12 @@ pub(crate) fn figures(samples: &Samples) -> Vec<Figure> {
         let of = |what| samples.median(&format!("power/{}/{what}", class.name));
         let measured = of("memory off %");
         let detail = match (of("bricks on above the least"), of("memory off, uncertain by")) {
-            (Some(0.0), Some(by)) => format!("no placement could do with less; the two means are certain to {by:.1}"),
-            (Some(above), Some(by)) => format!("{above:.0} bricks above the least; the two means are certain to {by:.1}"),
+            (Some(0.0), Some(by)) => {
+                format!("no placement could do with less; the two means are certain to {by:.1}")
+            }
+            (Some(above), Some(by)) => {
+                format!("{above:.0} bricks above the least; the two means are certain to {by:.1}")
+            }
             _ => String::new(),
         };
         let bar = Some((Bar::AtLeast, class.memory_off));

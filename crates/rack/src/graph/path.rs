@@ -223,7 +223,12 @@ impl Graph {
 
 impl<'a> Step<'a> {
     /// The step over `lane`, before it is known which of its cables has room.
-    fn over(lane: &'a Lane, latency_ns: u32, class: LatencyClass, before: Option<usize>) -> Option<Reverse<Self>> {
+    fn over(
+        lane: &'a Lane,
+        latency_ns: u32,
+        class: LatencyClass,
+        before: Option<usize>,
+    ) -> Option<Reverse<Self>> {
         let (ns, by) = *lane.links.first()?;
         let (to, from) = (lane.to, Some((latency_ns, lane)));
         let latency_ns = latency_ns.saturating_add(ns);
