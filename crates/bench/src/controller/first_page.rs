@@ -40,6 +40,8 @@ cable = [{ ends = ["c1:0", "s1:0"] }, { ends = ["m1:0", "s1:1"] }]
 pub(crate) struct PageArgs {
     /// The memory server.
     server: String,
+    /// File with its token.
+    token_file: std::path::PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -52,6 +54,8 @@ struct Rack<'a> {
     lab: &'a Lab,
     racks: String,
     name: String,
+    /// Where the token of its programs is.
+    token_file: std::path::PathBuf,
     _down: Undo,
     _directory: Undo,
 }
@@ -63,11 +67,12 @@ impl<'a> Rack<'a> {
         std::fs::write(&file, RACK)?;
         let racks = directory.join("racks").to_string_lossy().into_owned();
         let name = format!("b{}", std::process::id());
+        let token_file = directory.join("racks").join(&name).join("token");
         let mut down = rackmem(lab, &racks);
         down.args(["rack", "down", &name]);
         let down = undo::later("take the rack down", move || call(&mut down).map(drop));
         call(rackmem(lab, &racks).args(["rack", "up"]).arg(&file).args(["--name", &name]))?;
-        Ok(Self { lab, racks, name, _down: down, _directory: undo })
+        Ok(Self { lab, racks, name, token_file, _down: down, _directory: undo })
     }
 
     fn command(&self) -> Command {
@@ -90,7 +95,7 @@ pub(crate) fn run(lab: &Lab, samples: &mut Samples) -> Result<()> {
     for _ in 0..lab.scaled(TIMES) {
         let mut client = on_cpu(None, rack.command().get_program());
         client.env("RACKMEM_RACKS", &rack.racks).args(["rack", "exec", &rack.name, "c1", "--"]);
-        client.arg(own_program()?).args(["page", &server]);
+        client.arg(own_program()?).args(["page", &server]).arg(&rack.token_file);
         let mut client = Workload::spawn(&mut client)?;
         client.wait_ready()?;
         let start = Instant::now();
@@ -121,7 +126,8 @@ pub(crate) fn serve_page(args: &PageArgs) -> Result<()> {
     println!("ready");
     let mut told = [0; 1];
     std::io::stdin().read_exact(&mut told)?;
-    let mut server = MemoryServer::connect(address, 1)?;
+    let token = std::fs::read_to_string(&args.token_file)?;
+    let mut server = MemoryServer::connect(address, 1, Some(token.trim_end()))?;
     server.send_writes(&[0], &mut |_, page| page.fill(0x5a))?;
     server.take_writes(&[0])?;
     server.send_reads(&[0])?;
