@@ -8,9 +8,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use rackmem_api::{Event, IdempotencyKey, VmName};
-use rackmem_rack::{Event as RackEvent, Plan, Rack, Snapshot};
+use rackmem_rack::{Event as RackEvent, Plan, Snapshot};
 use rustix::fs::FlockOperation;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqliteConnection, SqlitePool};
@@ -55,8 +54,8 @@ pub(crate) enum Row {
     MachineGone(VmName),
     /// Something to be told.
     Told(Box<Event>),
-    /// The rack as it is after the event of that number, in parts.
-    Snapshot(u64, Vec<Snapshot>),
+    /// The rack as it is after the event of that number.
+    Snapshot(u64, Box<Snapshot>),
     /// Finished operations up to this number are forgotten.
     Forget(u64),
 }
@@ -69,10 +68,9 @@ pub(crate) type Change = (Vec<Row>, oneshot::Sender<()>);
 pub(crate) struct Stored {
     pub(crate) reign: u64,
     pub(crate) reservation: u64,
-    /// The rack as it was last.
-    pub(crate) rack: Rack,
-    pub(crate) snapshot_seq: u64,
+    pub(crate) snapshot: Option<Snapshot>,
     pub(crate) history_seq: u64,
+    pub(crate) history: Vec<RackEvent>,
     pub(crate) operations: Vec<(u64, Entry, Option<IdempotencyKey>)>,
     pub(crate) plans: Vec<(u64, Plan)>,
     pub(crate) machines: Vec<Machine>,
@@ -109,28 +107,26 @@ impl Store {
             .bind(at_least.cast_signed())
             .execute(&self.pool)
             .await?;
-        let (reign, reservation, snapshot_seq): (i64, i64, i64) =
-            sqlx::query_as("SELECT reign, reservation, snapshot_seq FROM state")
+        let (reign, reservation, snapshot, snapshot_seq): (i64, i64, Option<String>, i64) =
+            sqlx::query_as("SELECT reign, reservation, snapshot, snapshot_seq FROM state")
                 .fetch_one(&self.pool)
                 .await?;
         let mut stored = Stored {
             reign: reign.cast_unsigned(),
             reservation: reservation.cast_unsigned(),
-            snapshot_seq: snapshot_seq.cast_unsigned(),
+            snapshot: snapshot.as_deref().map(serde_json::from_str).transpose()?,
             history_seq: snapshot_seq.cast_unsigned(),
             ..Stored::default()
         };
-        stored.rack = Rack::restore(self.snapshot().await?)?;
-        // One event after the other: all of them at once would be more than the rack itself.
-        let mut history = sqlx::query_as("SELECT seq, event FROM history WHERE seq > ? ORDER BY seq")
-            .bind(snapshot_seq)
-            .fetch(&self.pool);
-        while let Some(next) = history.next().await {
-            let (seq, event): (i64, String) = next?;
-            stored.rack.apply(&serde_json::from_str(&event)?)?;
+        let history: Vec<(i64, String)> =
+            sqlx::query_as("SELECT seq, event FROM history WHERE seq > ? ORDER BY seq")
+                .bind(snapshot_seq)
+                .fetch_all(&self.pool)
+                .await?;
+        for (seq, event) in history {
             stored.history_seq = seq.cast_unsigned();
+            stored.history.push(serde_json::from_str(&event)?);
         }
-        drop(history);
         stored.operations = self.operations().await?;
         let plans: Vec<(i64, String)> =
             sqlx::query_as("SELECT reservation, plan FROM plans").fetch_all(&self.pool).await?;
@@ -145,16 +141,6 @@ impl Store {
             sqlx::query_scalar("SELECT event FROM events ORDER BY id").fetch_all(&self.pool).await?;
         stored.events = events.iter().map(|event| serde_json::from_str(event)).collect::<Result<_, _>>()?;
         Ok(stored)
-    }
-
-    async fn snapshot(&self) -> Result<Snapshot, ControllerError> {
-        let mut parts = sqlx::query_scalar("SELECT rack FROM snapshot ORDER BY part").fetch(&self.pool);
-        let mut snapshot = Snapshot::default();
-        while let Some(part) = parts.next().await {
-            let part: String = part?;
-            snapshot.add(serde_json::from_str(&part)?);
-        }
-        Ok(snapshot)
     }
 
     async fn operations(&self) -> Result<Vec<(u64, Entry, Option<IdempotencyKey>)>, ControllerError> {
@@ -255,14 +241,8 @@ async fn write(connection: &mut SqliteConnection, row: &Row) -> Result<(), Contr
             .bind(event.id.cast_signed())
             .bind(serde_json::to_string(event)?),
         Row::Snapshot(seq, snapshot) => {
-            sqlx::query("DELETE FROM snapshot").execute(&mut *connection).await?;
-            for part in snapshot {
-                sqlx::query("INSERT INTO snapshot (rack) VALUES (?)")
-                    .bind(serde_json::to_string(part)?)
-                    .execute(&mut *connection)
-                    .await?;
-            }
-            sqlx::query("UPDATE state SET snapshot_seq = ?")
+            sqlx::query("UPDATE state SET snapshot = ?, snapshot_seq = ?")
+                .bind(serde_json::to_string(snapshot)?)
                 .bind(seq.cast_signed())
                 .execute(&mut *connection)
                 .await?;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use rackmem_agent_sim::{Latencies, SimConfig, SimFleet};
 use rackmem_api::serve::{Closing, Listen, ServeConfig, Server};
 use rackmem_types::Bytes;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Where they listen, and how many there are.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,6 +24,9 @@ const FAR: Bytes = Bytes(1 << 50);
 
 /// Serves them until it is ended.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    // A controller has connections to each agent; the usual limit of a process is for a thousand.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let config = |number| SimConfig {

@@ -5,7 +5,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rackmem_api::OperationState;
 use rackmem_api::controller::ControllerClient;
+use rackmem_api::operation::OperationFilter;
 
 use super::fleet::Fleet;
 use super::lab::{Lab, SMALL};
@@ -69,6 +71,10 @@ fn burst(lab: &Lab, fleet: &Fleet, samples: &mut Samples) -> Result<()> {
     let kept = block_on(async {
         let client = running.client().await?;
         settled(&client).await?;
+        let filter = OperationFilter { state: Some(OperationState::Failed), ..OperationFilter::default() };
+        if let Some(failed) = client.operation_list(&filter).await?.first() {
+            eprintln!("of the burst, one that failed: {:?}", failed.error);
+        }
         let applied = client.reservation_list().await?.into_iter().filter(|one| one.state == "applied");
         Ok(applied.filter(|one| accepted.contains(&one.id)).count())
     })?;
