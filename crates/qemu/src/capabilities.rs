@@ -65,15 +65,8 @@ impl Capabilities {
         let mut qemu = mortal::command(program)
             .map_err(|reason| QemuError::program(program, reason))?
             // With the accelerator that there is: a QEMU that lacks the module for translation does not even start with it.
-            .args([
-                "-machine",
-                "none,accel=kvm:tcg",
-                "-nodefaults",
-                "-no-user-config",
-                "-display",
-                "none",
-                "-S",
-            ])
+            .args(["-machine", "none,accel=kvm:tcg"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-S"])
             .args(["-qmp", "stdio"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
