@@ -64,7 +64,9 @@ impl Capabilities {
     pub async fn ask(program: &Path) -> Result<Self> {
         let mut qemu = mortal::command(program)
             .map_err(|reason| QemuError::program(program, reason))?
-            .args(["-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-S"])
+            // With the accelerator that there is: a QEMU that lacks the module for translation does not even start with it.
+            .args(["-machine", "none,accel=kvm:tcg"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-S"])
             .args(["-qmp", "stdio"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
