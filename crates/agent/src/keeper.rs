@@ -28,6 +28,9 @@ const SUCCEED_AGAIN: Duration = Duration::from_secs(5);
 /// Between two times that old events and operations are forgotten.
 const TRIM: Duration = Duration::from_secs(600);
 
+/// A machine that has more far memory than its guest can use keeps it for so long: guests that shrink often grow again.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(20);
+
 /// Who asks for what the keeper does.
 const BY: &str = "elastic";
 
@@ -38,6 +41,8 @@ pub(crate) struct Keeper {
     begin: Instant,
     policies: HashMap<VmName, (Bounds, Policy)>,
     failed_successions: HashMap<VmName, Instant>,
+    /// Since when machines have had more far memory than they can use.
+    roomy: HashMap<VmName, Instant>,
     trimmed: Instant,
 }
 
@@ -51,6 +56,7 @@ impl Keeper {
             begin,
             policies: HashMap::new(),
             failed_successions: HashMap::new(),
+            roomy: HashMap::new(),
             trimmed: begin,
         }
     }
@@ -100,6 +106,9 @@ impl Keeper {
         if record.spec.local.is_some() && !self.ground.pagers.is_up(process.pid).await {
             return self.succeed(record, process.pid).await;
         }
+        if let Some((machine, _)) = &found {
+            self.give_back(record, machine.as_ref()).await?;
+        }
         match (record.elastic, found) {
             (Some(bounds), Some((machine, _))) if record.wanted == Wanted::Running => {
                 let bounds = Bounds { min: bounds.min, max: bounds.max };
@@ -107,6 +116,34 @@ impl Keeper {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What the controller lent and the guest cannot use any more goes back, by whole attachments.
+    async fn give_back(&mut self, record: &VmRecord, machine: &dyn Machine) -> Result<(), Problem> {
+        let Some(lender) = self.ground.config.lender.clone() else { return Ok(()) };
+        let name = record.name();
+        let sizes = self.ground.lent(record).await?;
+        let has: u64 = sizes.iter().sum();
+        let size = machine.memory().await.map_err(|error| from_qemu(&error))?.usable().max(record.target);
+        let goes = sizes.into_iter().min().is_some_and(|least| has.saturating_sub(least) >= size.0);
+        if !goes {
+            self.roomy.remove(name);
+            return Ok(());
+        }
+        let since = *self.roomy.entry(name.clone()).or_insert_with(Instant::now);
+        if since.elapsed() < GIVE_BACK_AFTER {
+            return Ok(());
+        }
+        // Asked again after the same time if nothing comes of it.
+        self.roomy.remove(name);
+        let name = name.clone();
+        // The controller has this agent take the attachment back, which is an operation that the rounds wait for by themselves.
+        tokio::spawn(async move {
+            if let Err(problem) = lender.fit(&name, size).await {
+                tracing::debug!(vm = %name, %problem, "the controller does not take far memory back now");
+            }
+        });
+        Ok(())
     }
 
     /// A process that has ended without an operation.
@@ -212,7 +249,7 @@ impl Keeper {
     async fn act(&self, record: &VmRecord, from: Bytes, to: Bytes, reason: Reason) -> Result<(), Problem> {
         let name = record.name();
         let request = ResizeRequest { memory: Some(to), ..ResizeRequest::default() };
-        let planned = self.agent.plan(record, request).await?;
+        let planned = self.agent.plan_with_loan(record, request).await?;
         if planned.is_empty() {
             return Ok(());
         }
@@ -222,7 +259,9 @@ impl Keeper {
         let decision = ElasticDecision { at_ms: now_ms(), from, to, reason: reason.to_string() };
         let generation = self.ground.store.generation().await.map_err(from_store)?;
         let change = Change::new(generation, BY);
-        self.agent.begin_resize(&change, record, &planned).await?;
+        // What was lent is in the record now.
+        let record = self.ground.store.vm(name).await.map_err(from_store)?;
+        self.agent.begin_resize(&change, &record, &planned).await?;
         self.ground.store.vm_change(name, move |vm| vm.decided(decision)).await.map_err(from_store)?;
         self.ground.event(&format!("elastic.{verb}"), name.as_str(), &sentence).await;
         Ok(())

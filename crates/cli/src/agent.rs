@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use rackmem_agent::{AcceleratorKind, AgentConfig};
+use rackmem_agent::{AcceleratorKind, AgentConfig, Lender};
 use rackmem_api::agent::router;
 use rackmem_api::auth::{Guard, Token};
 use rackmem_api::controller::BrickKind;
@@ -73,6 +73,9 @@ pub(crate) struct Arguments {
     pub(crate) far_tls_ca: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) join: JoinOptions,
+    /// File with this brick's own token, to ask the controller for more memory for the machines that it made here
+    #[arg(long, value_name = "FILE", requires = "controller", help_heading = "Announcing itself")]
+    pub(crate) brick_token_file: Option<PathBuf>,
     /// For tests: end by force at the n-th moment at which a crash makes a difference
     #[arg(long, value_name = "N", hide = true)]
     pub(crate) dies_at: Option<u64>,
@@ -165,5 +168,9 @@ fn agent_config(arguments: &Arguments) -> anyhow::Result<AgentConfig> {
         memory_servers: arguments.memory_servers.clone(),
         far_options,
         pool: arguments.pool,
+        lender: arguments
+            .join
+            .lender(arguments.tls.files().as_ref(), arguments.brick_token_file.as_deref())?
+            .map(Lender::new),
     })
 }

@@ -126,6 +126,9 @@ fn may_see(who: &Who, project: &str, id: ReservationId) -> Result<(), Problem> {
 }
 
 fn sees(who: &Who, entry: &Entry) -> bool {
+    if !who.looks() {
+        return entry.operation.by == who.name;
+    }
     who.project.is_none() || entry.job.project.as_deref().is_some_and(|project| who.sees(project))
 }
 
@@ -300,6 +303,16 @@ impl ControllerApi for Controller {
         request: MachineResize,
     ) -> Result<Operation, Problem> {
         self.machine_resize(&change, &who, &name, request.memory).await
+    }
+
+    async fn vm_fit(
+        &self,
+        change: Change,
+        who: Who,
+        name: VmName,
+        request: MachineResize,
+    ) -> Result<Operation, Problem> {
+        self.machine_fit(&change, &who, &name, request.memory).await
     }
 
     async fn vm_delete(&self, change: Change, who: Who, name: VmName) -> Result<Operation, Problem> {

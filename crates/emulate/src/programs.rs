@@ -118,6 +118,11 @@ impl Programs {
             Offer::Compute { local, .. } => {
                 command.arg("agent").arg("--pool").arg(local.0.to_string());
                 command.arg("--state").arg(files.join("agent")).arg("--far-token-file").arg(&token);
+                // It is registered already; this is whom it asks for more memory.
+                let mut controller = OsString::from("unix:");
+                controller.push(controller_socket(rack));
+                command.arg("--controller").arg(controller).args(["--brick", brick.name.as_str()]);
+                command.args(["--tray", brick.tray.as_str(), "--brick-address", &brick.address()]);
                 "the agent"
             }
             Offer::Accelerator { .. } => return None,

@@ -56,6 +56,8 @@ pub mod kind {
     pub const VM_STOP: &str = "vm.stop";
     /// A virtual machine gets more or less memory.
     pub const VM_RESIZE: &str = "vm.resize";
+    /// What is reserved for a virtual machine is made to fit its guest.
+    pub const VM_FIT: &str = "vm.fit";
     /// A virtual machine is deleted.
     pub const VM_DELETE: &str = "vm.delete";
 }
