@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rackmem_api::agent::{ElasticDecision, ResizeRequest};
+use rackmem_api::problem::ProblemType;
 use rackmem_api::{Change, Problem, VmName};
 use rackmem_qemu::{Machine, RunState};
 use rackmem_types::Bytes;
@@ -31,6 +32,9 @@ const TRIM: Duration = Duration::from_secs(600);
 /// A machine that has more far memory than its guest can use keeps it for so long: guests that shrink often grow again.
 const GIVE_BACK_AFTER: Duration = Duration::from_secs(20);
 
+/// The controller is asked for more for one machine no more often than this: a rack that is full stays so for a while.
+const BORROW_AGAIN: Duration = Duration::from_secs(5);
+
 /// Who asks for what the keeper does.
 const BY: &str = "elastic";
 
@@ -41,6 +45,8 @@ pub(crate) struct Keeper {
     begin: Instant,
     policies: HashMap<VmName, (Bounds, Policy)>,
     failed_successions: HashMap<VmName, Instant>,
+    /// When the controller was asked for more for a machine.
+    borrowed: HashMap<VmName, Instant>,
     /// Since when machines have had more far memory than they can use.
     roomy: HashMap<VmName, Instant>,
     trimmed: Instant,
@@ -56,6 +62,7 @@ impl Keeper {
             begin,
             policies: HashMap::new(),
             failed_successions: HashMap::new(),
+            borrowed: HashMap::new(),
             roomy: HashMap::new(),
             trimmed: begin,
         }
@@ -116,6 +123,28 @@ impl Keeper {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Asks the controller for the memory that a machine is to grow by, and does not wait for it: the machine still wants to grow when
+    /// it is there.
+    async fn borrow(&mut self, record: &VmRecord, to: Bytes, refused: Problem) -> Result<(), Problem> {
+        let name = record.name().clone();
+        let lender = self.ground.config.lender.clone().filter(|_| !record.spec.attachments.is_empty());
+        let Some(lender) = lender else { return Err(refused) };
+        if self.borrowed.get(&name).is_some_and(|at| at.elapsed() < BORROW_AGAIN) {
+            return Ok(());
+        }
+        self.borrowed.insert(name.clone(), Instant::now());
+        let sentence = format!("far memory for {to} is asked of the controller");
+        self.ground.event("elastic.borrow", name.as_str(), &sentence).await;
+        let ground = Arc::clone(&self.ground);
+        tokio::spawn(async move {
+            if let Err(problem) = lender.fit(&name, to).await {
+                let sentence = format!("the controller lends no more: {problem}");
+                ground.event("elastic.refused", name.as_str(), &sentence).await;
+            }
+        });
+        Ok(())
     }
 
     /// What the controller lent and the guest cannot use any more goes back, by whole attachments.
@@ -246,10 +275,15 @@ impl Keeper {
     }
 
     /// Begins what was decided, as an operation like any other.
-    async fn act(&self, record: &VmRecord, from: Bytes, to: Bytes, reason: Reason) -> Result<(), Problem> {
+    async fn act(&mut self, record: &VmRecord, from: Bytes, to: Bytes, reason: Reason) -> Result<(), Problem> {
         let name = record.name();
         let request = ResizeRequest { memory: Some(to), ..ResizeRequest::default() };
-        let planned = self.agent.plan_with_loan(record, request).await?;
+        let planned = match self.agent.plan(record, request).await {
+            Err(problem) if problem.kind == ProblemType::Capacity && to > from => {
+                return self.borrow(record, to, problem).await;
+            }
+            planned => planned?,
+        };
         if planned.is_empty() {
             return Ok(());
         }
@@ -259,9 +293,7 @@ impl Keeper {
         let decision = ElasticDecision { at_ms: now_ms(), from, to, reason: reason.to_string() };
         let generation = self.ground.store.generation().await.map_err(from_store)?;
         let change = Change::new(generation, BY);
-        // What was lent is in the record now.
-        let record = self.ground.store.vm(name).await.map_err(from_store)?;
-        self.agent.begin_resize(&change, &record, &planned).await?;
+        self.agent.begin_resize(&change, record, &planned).await?;
         self.ground.store.vm_change(name, move |vm| vm.decided(decision)).await.map_err(from_store)?;
         self.ground.event(&format!("elastic.{verb}"), name.as_str(), &sentence).await;
         Ok(())
