@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Create(create::Arguments),
+    Create(Box<create::Arguments>),
     /// List the virtual machines
     List,
     /// Show one machine: what it does, how much memory it has and where that is
