@@ -126,8 +126,7 @@ async fn vm_resize<T: ControllerApi>(
     controller.vm_resize(by(change, &who), who, name, body).await.map(Accepted)
 }
 
-/// Has what is reserved for a machine fit a guest of that size: what a brick's agent asks before its guest grows, and after it has
-/// shrunk. The guest itself is not changed.
+/// Has what is reserved for a machine fit a guest of that size; the guest itself is not changed.
 #[utoipa::path(
     post, path = "/v1/vms/{name}/fit", tag = "vms", operation_id = "vm_fit",
     params(("name" = VmName, Path, description = "The machine."), ChangeHeaders), request_body = MachineResize, responses(ChangeAnswers),
