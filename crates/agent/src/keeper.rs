@@ -187,7 +187,7 @@ impl Keeper {
             return Ok(());
         }
         let was_wanted = record.wanted != Wanted::Stopped;
-        let was_switched_off = self.ground.machines.was_switched_off(process);
+        let was_switched_off = self.ground.machines.was_switched_off(record, process).await;
         let words = (was_wanted && !was_switched_off).then(|| last_words(&self.ground, record));
         let failure = words.clone();
         let noted = self.ground.store.vm_change(name, move |vm| {
@@ -275,7 +275,13 @@ impl Keeper {
     }
 
     /// Begins what was decided, as an operation like any other.
-    async fn act(&mut self, record: &VmRecord, from: Bytes, to: Bytes, reason: Reason) -> Result<(), Problem> {
+    async fn act(
+        &mut self,
+        record: &VmRecord,
+        from: Bytes,
+        to: Bytes,
+        reason: Reason,
+    ) -> Result<(), Problem> {
         let name = record.name();
         let request = ResizeRequest { memory: Some(to), ..ResizeRequest::default() };
         let planned = match self.agent.plan(record, request).await {

@@ -17,6 +17,7 @@ mod host;
 mod hypervisor;
 mod keeper;
 mod lender;
+mod libvirt;
 mod machines;
 mod metrics;
 mod mortality;
