@@ -14,7 +14,7 @@ use rackmem_api::{Change, Problem};
 use rackmem_controller::{Controller, ControllerConfig, RackHands};
 use rackmem_rack::Quotas;
 
-use crate::tls::ServerTls;
+use crate::tls::{FarProof, ServerTls};
 use crate::{agent, logging, token};
 
 /// Treat the memory of whole racks as one pool: know every brick and link, reserve, and carry it out
@@ -43,6 +43,8 @@ pub(crate) struct Arguments {
     pub(crate) agent_token_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) tls: ServerTls,
+    #[command(flatten)]
+    pub(crate) far: FarProof,
     /// Listen on the network with neither certificates nor tokens: whoever reaches the port may do everything
     #[arg(long)]
     pub(crate) insecure: bool,
@@ -71,7 +73,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         insecure: arguments.insecure || tokens.is_some(),
     })?;
     let text = token::text(arguments.agent_token_file.as_deref())?;
-    let controller = Controller::start(config, Arc::new(RackHands::new(tls, text))).await?;
+    let controller = Controller::start(config, Arc::new(RackHands::new(tls, text, arguments.far.credentials()?))).await?;
     if let Some(file) = &arguments.rack {
         register(&controller, file).await?;
     }

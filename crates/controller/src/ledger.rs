@@ -11,10 +11,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rackmem_api::events::EventLog;
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{Change, Event, Generation, Operation, OperationId, OperationState, Problem};
-use rackmem_rack::{Event as RackEvent, Plan, Rack, RackError, ReservationId};
+use rackmem_rack::{Event as RackEvent, Plan, Rack, RackError, ReservationId, SegmentId};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use crate::deed::Deed;
 use crate::error::ControllerError;
 use crate::job::{Entry, Job};
 use crate::store::{self, Row, Stored};
@@ -55,13 +56,15 @@ pub(crate) struct State {
     keys: HashMap<String, (i64, u64)>,
     /// Plans that are held and not carried out yet.
     pub(crate) plans: HashMap<ReservationId, Plan>,
+    /// What opens the segments on memory servers.
+    pub(crate) deeds: BTreeMap<SegmentId, Deed>,
     seq: u64,
     history_seq: u64,
     snapshot_seq: u64,
     reservation: u64,
     pub(crate) running: usize,
     /// Rows of the decision that is being made.
-    rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
 }
 
 /// The rack, all operations, and who is told of changes.
@@ -102,6 +105,7 @@ impl Ledger {
             by_id: HashMap::new(),
             keys: HashMap::new(),
             plans: stored.plans.into_iter().map(|(id, plan)| (ReservationId(id), plan)).collect(),
+            deeds: stored.deeds,
             seq: 0,
             history_seq: stored.history_seq,
             snapshot_seq,

@@ -14,18 +14,24 @@
 
 mod config;
 mod controller;
+mod deed;
 mod dispatch;
 mod error;
 mod hands;
 mod job;
 mod ledger;
 mod metrics;
+mod order;
+mod reality;
 mod store;
+mod tend;
 mod views;
 mod watch;
 mod worker;
 
 pub use config::ControllerConfig;
 pub use controller::Controller;
+pub use deed::{Deed, Placed};
 pub use error::ControllerError;
-pub use hands::{Hands, Order, RackHands, Seen, Target, attachment_of, segment_of};
+pub use hands::{Hands, RackHands, Seen, Target, attachment_of, segment_of};
+pub use order::Order;

@@ -3,19 +3,20 @@
 //! Every step is recorded before it is begun, so that whoever comes after a crash does the last one again and goes on. A step
 //! that fails has the plan undone, the last step first; what cannot be undone any more is tried until it succeeds.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{OperationState, Problem};
-use rackmem_rack::{Event, Name, Plan, Quotas, Rack, RackError, State as Stand, Step, planner};
+use rackmem_rack::{Event, Plan, Quotas, RackError, State as Stand, Step, planner};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::deed::Placed;
 use crate::error::problem;
-use crate::hands::{Hands, Order};
+use crate::hands::Hands;
 use crate::job::Work;
 use crate::ledger::{Kept, Ledger, State};
+use crate::order::Order;
 use crate::views::class_of;
 
 /// How often a step is tried whose brick was busy or away for a moment.
@@ -170,7 +171,10 @@ impl Worker {
         entry.operation.step = Some(step.to_string());
         entry.operation.progress = at as f64 / plan.steps().len() as f64;
         state.save_begun(self.seq);
-        Some((self.order(&state.rack, plan, step), self.ledger.keep(state)))
+        if let Step::SegmentCreate { brick, segment, .. } = step {
+            state.deed_draw(*segment, brick);
+        }
+        Some((self.order(&state, plan, step), self.ledger.keep(state)))
     }
 
     /// Decides how the plan is undone.
@@ -209,7 +213,7 @@ impl Worker {
                 entry.job.undone = at + 1;
                 entry.operation.step = Some(format!("undo: {step}"));
                 state.save_begun(self.seq);
-                (self.order(&state.rack, &plan, step), self.ledger.keep(state))
+                (self.order(&state, &plan, step), self.ledger.keep(state))
             };
             kept.wait().await?;
             self.try_step(&order, true).await?;
@@ -231,7 +235,12 @@ impl Worker {
     async fn try_step(&mut self, order: &Order, must: bool) -> Result<(), Problem> {
         let mut pause = PAUSE;
         for tried in 1u32.. {
-            let Err(failure) = self.hands.carry_out(order).await else { break };
+            let failure = match self.hands.carry_out(order).await {
+                Ok(place) => return self.note(&order.step, place).await,
+                // Nobody can be asked. Should the server come back with the segment, the watch destroys it.
+                Err(failure) if is_out_of_reach(&order.step, &failure) => return Ok(()),
+                Err(failure) => failure,
+            };
             let passing =
                 matches!(failure.kind, ProblemType::Unavailable | ProblemType::Busy | ProblemType::Timeout);
             if !must && (!passing || tried >= TRIES) {
@@ -250,14 +259,30 @@ impl Worker {
         Ok(())
     }
 
-    fn order(&self, rack: &Rack, plan: &Plan, step: &Step) -> Order {
-        let class = rack.reservation(plan.reservation()).map(|reservation| reservation.request.class);
-        let class = class_of(class.unwrap_or(rackmem_rack::LatencyClass::Interrack));
-        let names = named(step).into_iter();
-        let addresses: BTreeMap<_, _> =
-            names.filter_map(|name| Some((name.clone(), address(rack, name)?))).collect();
-        Order { step: step.clone(), reign: self.ledger.reign, class, addresses }
+    /// Notes what a step made or removed on a memory server.
+    async fn note(&self, step: &Step, place: Option<Placed>) -> Result<(), Problem> {
+        let kept = {
+            let mut state = self.ledger.lock();
+            match (step, place) {
+                (Step::SegmentCreate { segment, .. }, Some(place)) => state.deed_place(*segment, place),
+                (Step::SegmentRemove { segment, .. }, _) => state.deed_end(*segment),
+                _ => return Ok(()),
+            }
+            self.ledger.keep(state)
+        };
+        kept.wait().await
     }
+
+    fn order(&self, state: &State, plan: &Plan, step: &Step) -> Order {
+        let class = state.rack.reservation(plan.reservation()).map(|reservation| reservation.request.class);
+        let class = class_of(class.unwrap_or(rackmem_rack::LatencyClass::Interrack));
+        Order::new(state, self.ledger.reign, class, step.clone())
+    }
+}
+
+/// Whether a segment cannot be removed because its server does not answer.
+fn is_out_of_reach(step: &Step, failure: &Problem) -> bool {
+    matches!(step, Step::SegmentRemove { .. }) && failure.kind == ProblemType::Unavailable
 }
 
 /// The plan for some work, accepted; none if nothing has to be carried out.
@@ -313,27 +338,4 @@ fn plan(state: &mut State, quotas: &Quotas, work: &Work, seq: u64) -> Result<Opt
     };
     state.apply(Event::Accepted(Box::new(plan.clone())), Some(seq))?;
     Ok(Some(plan))
-}
-
-fn named(step: &Step) -> Vec<&Name> {
-    match step {
-        Step::PowerOn { brick }
-        | Step::PowerOff { brick }
-        | Step::SegmentCreate { brick, .. }
-        | Step::SegmentRemove { brick, .. }
-        | Step::Attach { brick, .. }
-        | Step::Detach { brick, .. }
-        | Step::Migrate { brick, .. } => vec![brick],
-        Step::Connect { switch, .. } | Step::Disconnect { switch, .. } => vec![switch],
-        Step::NetPortAdd { brick, server, .. } | Step::NetPortRemove { brick, server, .. } => {
-            vec![brick, server]
-        }
-        Step::AcceleratorBind { brick, accelerator, .. }
-        | Step::AcceleratorUnbind { brick, accelerator, .. } => vec![brick, accelerator],
-    }
-}
-
-fn address(rack: &Rack, name: &Name) -> Option<String> {
-    let of_switch = || rack.switch(name).ok().and_then(|switch| switch.spec().address.clone());
-    rack.brick(name).ok().and_then(|brick| brick.spec().address.clone()).or_else(of_switch)
 }
