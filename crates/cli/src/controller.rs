@@ -73,7 +73,8 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         insecure: arguments.insecure || tokens.is_some(),
     })?;
     let text = token::text(arguments.agent_token_file.as_deref())?;
-    let controller = Controller::start(config, Arc::new(RackHands::new(tls, text, arguments.far.credentials()?))).await?;
+    let controller =
+        Controller::start(config, Arc::new(RackHands::new(tls, text, arguments.far.credentials()?))).await?;
     if let Some(file) = &arguments.rack {
         register(&controller, file).await?;
     }

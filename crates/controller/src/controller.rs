@@ -21,6 +21,7 @@ use crate::error::{ControllerError, problem};
 use crate::hands::Hands;
 use crate::job::{Entry, Job, Work};
 use crate::ledger::{Ledger, State, now_ms};
+use crate::repair::Repairs;
 use crate::store::Store;
 use crate::{dispatch, metrics, views, watch};
 
@@ -54,7 +55,8 @@ impl Controller {
             dispatch::run(Arc::clone(&ledger), Arc::clone(&hands), Arc::clone(&quotas), config.workers, work);
         tokio::spawn(dispatcher);
         tokio::spawn(watch::expire(Arc::clone(&ledger)));
-        tokio::spawn(watch::look(Arc::clone(&ledger), hands, config.watch_every));
+        let repairs = Repairs::new(queue.clone());
+        tokio::spawn(watch::look(Arc::clone(&ledger), hands, repairs, config.watch_every));
         Ok(Self { ledger, quotas, queue, started_ms: now_ms() })
     }
 
@@ -214,7 +216,7 @@ impl ControllerApi for Controller {
         let planned = self.quotas.check(&state.rack, &request).and_then(|()| {
             planner::reserve(&state.rack, ReservationId(rackmem_rack::RESERVATION_MAX), &request)
         });
-        planned.map(|plan| views::plan(&plan)).map_err(|error| problem(&error))
+        planned.map(|plan| views::preview(&plan)).map_err(|error| problem(&error))
     }
 
     async fn reservation_create(

@@ -42,12 +42,21 @@ impl Target {
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// The segments that the agent's table has.
-    Segments(Vec<SegmentId>),
+    /// What the agent's table has of ours.
+    Table(Vec<TableEntry>),
     /// What a memory server has; none of a simulated one.
     Pool(Option<PoolView>),
     /// The pairs of ports that the switch has connected.
     Pairs(Vec<[u16; 2]>),
+}
+
+/// An entry of an agent's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableEntry {
+    /// The segment that it leads to.
+    pub segment: SegmentId,
+    /// What the agent says if it does not reach the memory server.
+    pub unreachable: Option<String>,
 }
 
 /// Does steps, and looks. Each step may be done twice; after an error it may have been done or not.
@@ -70,11 +79,7 @@ pub struct RackHands {
 impl RackHands {
     /// Hands that show agents these certificates and this token, and memory servers these credentials.
     pub fn new(tls: Option<TlsFiles>, token: Option<String>, far: Credentials) -> Self {
-        Self {
-            agents: Agents::new(tls, token),
-            memory: Memory::new(far),
-            switches: Switches::default(),
-        }
+        Self { agents: Agents::new(tls, token), memory: Memory::new(far), switches: Switches::default() }
     }
 
     async fn step(&self, order: &Order) -> Result<Option<Placed>, Problem> {
@@ -131,7 +136,7 @@ impl Hands for RackHands {
     fn look<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Seen, Problem>> {
         Box::pin(async move {
             match target {
-                Target::Agent(name, address) => self.agents.look(name, address).await.map(Seen::Segments),
+                Target::Agent(name, address) => self.agents.look(name, address).await.map(Seen::Table),
                 Target::Memory(_, address) => self.memory.look(management(address)).await,
                 Target::Switch(name, address) => self.switches.look(name, address).await.map(Seen::Pairs),
             }
@@ -148,7 +153,10 @@ impl Order {
 
     fn deed(&self, segment: SegmentId) -> Result<&Deed, Problem> {
         self.deeds.get(&segment).ok_or_else(|| {
-            Problem::new(ProblemType::Internal, format!("segment {segment} has no deed, so nobody can open it"))
+            Problem::new(
+                ProblemType::Internal,
+                format!("segment {segment} has no deed, so nobody can open it"),
+            )
         })
     }
 

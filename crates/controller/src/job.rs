@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Work {
     /// These events; they were applied when the operation was accepted.
     Register(Vec<Event>),
+    /// What a brick or switch lost is set again.
+    Repair(Vec<Step>),
     /// Move everything away from a brick.
     Drain(Name),
     /// A new reservation.

@@ -292,6 +292,11 @@ impl State {
         found.ok_or_else(|| Problem::not_found("operation", id))
     }
 
+    /// Whether an operation has not ended yet.
+    pub(crate) fn is_running(&self, id: OperationId) -> bool {
+        self.find(id).is_ok_and(|(_, entry)| !entry.operation.state.is_final())
+    }
+
     fn add(&mut self, entry: Entry, change: &Change) -> u64 {
         self.seq += 1;
         let seq = self.seq;

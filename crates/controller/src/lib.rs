@@ -8,7 +8,8 @@
 //! - The *dispatcher* hands running operations to workers; a worker carries a plan out step by step, each recorded before it is
 //!   begun, and undoes it in reverse when one fails. After a crash a worker goes on where its predecessor was.
 //! - [`Hands`] are what the steps are done with.
-//! - The *watch* asks bricks and switches how they are, and lets what was reserved and never applied expire.
+//! - The *watch* asks bricks and switches how they are, begins repairs of what they lost, and lets what was reserved and never
+//!   applied expire.
 //!
 //! It moves no page and starts no process; when it is gone, nothing that runs notices.
 
@@ -23,6 +24,7 @@ mod ledger;
 mod metrics;
 mod order;
 mod reality;
+mod repair;
 mod store;
 mod tend;
 mod views;
@@ -33,5 +35,5 @@ pub use config::ControllerConfig;
 pub use controller::Controller;
 pub use deed::{Deed, Placed};
 pub use error::ControllerError;
-pub use hands::{Hands, RackHands, Seen, Target, attachment_of, segment_of};
+pub use hands::{Hands, RackHands, Seen, TableEntry, Target, attachment_of, segment_of};
 pub use order::Order;

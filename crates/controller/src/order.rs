@@ -26,8 +26,7 @@ pub struct Order {
 impl Order {
     pub(crate) fn new(state: &State, reign: Generation, class: LatencyClass, step: Step) -> Self {
         let names = named(&step).into_iter();
-        let addresses =
-            names.filter_map(|name| Some((name.clone(), address(&state.rack, name)?))).collect();
+        let addresses = names.filter_map(|name| Some((name.clone(), address(&state.rack, name)?))).collect();
         let deed = |segment: &SegmentId| Some((*segment, state.deeds.get(segment)?.clone()));
         let deeds = segment(&step).and_then(deed).into_iter().collect();
         Self { step, reign, class, addresses, deeds }

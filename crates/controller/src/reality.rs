@@ -7,7 +7,7 @@ use rackmem_rack::{Name, Observation, Offer, Rack, SegmentId};
 use rackmem_types::Bytes;
 
 use crate::deed::Deed;
-use crate::hands::{Seen, Target, attachment_of};
+use crate::hands::{Seen, TableEntry, Target, attachment_of};
 use crate::ledger::{Ledger, State};
 
 /// What was told so far.
@@ -29,24 +29,53 @@ impl Reality {
         fresh: bool,
     ) {
         let name = target.name();
+        let mut told = BTreeSet::new();
+        if let (Some(Seen::Table(table)), true) = (&seen, fresh) {
+            self.tell_unreachable(ledger, state, name, table, &mut told);
+        }
         let Some(observation) = observation(state, target, seen, fresh) else { return };
         // A brick that was removed in the meantime is none of ours.
         let Ok(differences) = state.rack.differences(&observation) else { return };
-        let mut told = BTreeSet::new();
         for difference in differences {
             let sentence = difference.to_string();
             let corrected = difference.event().map(|event| state.apply(event, None));
             if let Some(Err(error)) = &corrected {
                 tracing::warn!("{sentence}, and the rack cannot be corrected: {error}");
             }
-            let is_news = !self.told.get(name).is_some_and(|before| before.contains(&sentence));
-            if corrected.is_some() || is_news {
+            if corrected.is_some() || self.is_news(name, &sentence) {
                 ledger.tell(state, "rack.difference", name.as_str(), sentence.clone(), None);
             }
             told.insert(sentence);
         }
         if fresh {
             self.told.insert(name.clone(), told);
+        }
+    }
+
+    fn is_news(&self, name: &Name, sentence: &String) -> bool {
+        !self.told.get(name).is_some_and(|before| before.contains(sentence))
+    }
+
+    /// Tells which memory servers an agent does not reach: a circuit was lost, or the server is gone.
+    fn tell_unreachable(
+        &self,
+        ledger: &Ledger,
+        state: &mut State,
+        brick: &Name,
+        table: &[TableEntry],
+        told: &mut BTreeSet<String>,
+    ) {
+        for entry in table {
+            let (Some(reason), Some(segment)) = (&entry.unreachable, state.rack.segment(entry.segment))
+            else {
+                continue;
+            };
+            let sentence =
+                format!("{brick} does not reach segment {} on {}: {reason}", entry.segment, segment.brick);
+            if self.is_news(brick, &sentence) {
+                ledger.tell(state, "attachment.unreachable", brick.as_str(), sentence.clone(), None);
+            }
+            told.insert(sentence);
         }
     }
 }
@@ -56,9 +85,10 @@ fn observation(state: &State, target: &Target, seen: Option<Seen>, fresh: bool) 
     match (target, seen) {
         (Target::Switch(..), None) => None,
         (_, None) => Some(Observation::Silent { brick: name, off: false }),
-        (_, Some(Seen::Segments(segments))) => {
-            fresh.then_some(Observation::Compute { brick: name, segments })
-        }
+        (_, Some(Seen::Table(table))) => fresh.then(|| Observation::Compute {
+            brick: name,
+            segments: table.iter().map(|entry| entry.segment).collect(),
+        }),
         (_, Some(Seen::Pairs(pairs))) => fresh.then_some(Observation::Switch { switch: name, pairs }),
         (_, Some(Seen::Pool(None))) => believed(&state.rack, name),
         (_, Some(Seen::Pool(Some(view)))) => fresh.then(|| pool(state, name, &view)),

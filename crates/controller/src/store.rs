@@ -149,10 +149,9 @@ impl Store {
         rows.into_iter()
             .map(|(segment, brick, owner, id, epoch)| {
                 let damaged = |_| ControllerError::Deed(SegmentId(segment.cast_unsigned()));
-                let place = id.zip(epoch).map(|(id, epoch)| Placed {
-                    id: id.cast_unsigned(),
-                    epoch: epoch.cast_unsigned(),
-                });
+                let place = id
+                    .zip(epoch)
+                    .map(|(id, epoch)| Placed { id: id.cast_unsigned(), epoch: epoch.cast_unsigned() });
                 let owner = owner.try_into().map_err(damaged)?;
                 let brick = brick.parse::<Name>()?;
                 Ok((SegmentId(segment.cast_unsigned()), Deed { brick, owner, place }))

@@ -17,12 +17,7 @@ use crate::order::Order;
 const LEASE_LOW: Duration = Duration::from_secs(LEASE.as_secs() / 2);
 
 /// What is to be done on a memory server that answered.
-pub(crate) fn chores(
-    state: &State,
-    reign: Generation,
-    target: &Target,
-    seen: Option<&Seen>,
-) -> Vec<Order> {
+pub(crate) fn chores(state: &State, reign: Generation, target: &Target, seen: Option<&Seen>) -> Vec<Order> {
     let (Target::Memory(brick, _), Some(Seen::Pool(view))) = (target, seen) else { return Vec::new() };
     let deeds = state.deeds.iter().filter(|(_, deed)| deed.brick == *brick);
     let step = |(segment, deed): (&SegmentId, &Deed)| {
@@ -48,7 +43,8 @@ pub(crate) async fn carry_out(ledger: &Ledger, hands: &Arc<dyn Hands>, order: &O
             let kept = {
                 let mut state = ledger.lock();
                 state.deed_end(*segment);
-                let detail = format!("segment {segment}, which nobody reserves any more, is gone from {brick}");
+                let detail =
+                    format!("segment {segment}, which nobody reserves any more, is gone from {brick}");
                 ledger.tell(&mut state, "segment.removed", brick.as_str(), detail, None);
                 ledger.keep(state)
             };

@@ -11,6 +11,7 @@ use rackmem_rack::{Event, Offer, Rack, Timestamp};
 use crate::hands::{Hands, Target};
 use crate::ledger::{Ledger, now_ms};
 use crate::reality::Reality;
+use crate::repair::{self, Repairs};
 use crate::tend;
 
 /// Bricks that are asked at the same time.
@@ -50,7 +51,7 @@ pub(crate) async fn expire(ledger: Arc<Ledger>) {
 }
 
 /// Looks at everything with an address, for ever.
-pub(crate) async fn look(ledger: Arc<Ledger>, hands: Arc<dyn Hands>, every: Duration) {
+pub(crate) async fn look(ledger: Arc<Ledger>, hands: Arc<dyn Hands>, mut repairs: Repairs, every: Duration) {
     let mut ticks = tokio::time::interval(every);
     let mut reality = Reality::default();
     loop {
@@ -68,16 +69,21 @@ pub(crate) async fn look(ledger: Arc<Ledger>, hands: Arc<dyn Hands>, every: Dura
             .buffer_unordered(AT_ONCE);
         let mut chores = Vec::new();
         while let Some((target, generation, seen)) = looks.next().await {
-            let kept = {
+            let (lacks, kept) = {
                 let mut state = ledger.lock();
                 // What was asked before a plan ended tells nothing about what is believed after it.
                 let is_fresh = state.rack.generation() == generation;
                 chores.extend(tend::chores(&state, ledger.reign, &target, seen.as_ref()));
+                let lacks = seen.as_ref().filter(|_| is_fresh);
+                let lacks = lacks.map(|seen| repair::steps(&state.rack, &target, seen));
                 reality.compare(&ledger, &mut state, &target, seen, is_fresh);
-                ledger.keep(state)
+                (lacks, ledger.keep(state))
             };
             if kept.wait().await.is_err() {
                 return;
+            }
+            if let Some(lacks) = lacks {
+                repairs.begin(&ledger, target.name(), lacks).await;
             }
         }
         for order in chores {

@@ -17,6 +17,7 @@ use crate::hands::Hands;
 use crate::job::Work;
 use crate::ledger::{Kept, Ledger, State};
 use crate::order::Order;
+use crate::repair;
 use crate::views::class_of;
 
 /// How often a step is tried whose brick was busy or away for a moment.
@@ -66,12 +67,25 @@ impl Worker {
     }
 
     async fn carry_out(&mut self) -> Result<(), Problem> {
+        if let Some(steps) = self.repair() {
+            return repair::carry_out(&self.ledger, &*self.hands, self.seq, &steps).await;
+        }
         loop {
             match self.task().await? {
                 Task::Ended => return Ok(()),
                 Task::Forward(plan, from) => self.forward(&plan, from).await?,
                 Task::Back(steps, from) => self.back(&steps, from).await?,
             }
+        }
+    }
+
+    /// The steps of a repair that is not done yet.
+    fn repair(&self) -> Option<Vec<Step>> {
+        let state = self.ledger.lock();
+        let entry = state.operations.get(&self.seq)?;
+        match &entry.job.work {
+            Work::Repair(steps) if !entry.operation.state.is_final() => Some(steps.clone()),
+            _ => None,
         }
     }
 
@@ -289,7 +303,8 @@ fn is_out_of_reach(step: &Step, failure: &Problem) -> bool {
 fn plan(state: &mut State, quotas: &Quotas, work: &Work, seq: u64) -> Result<Option<Plan>, RackError> {
     let rack = &state.rack;
     let plan = match work {
-        Work::Register(_) => return Ok(None),
+        // These have no plan.
+        Work::Register(_) | Work::Repair(_) => return Ok(None),
         Work::Drain(brick) => match planner::drain_next(rack, brick)? {
             Some(plan) => plan,
             None => return Ok(None),

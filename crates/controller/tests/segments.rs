@@ -164,8 +164,7 @@ async fn release(controller: &Controller, id: u64) -> Operation {
 
 /// A controller that looks every 50 ms.
 async fn watching(state: &Path) -> Controller {
-    let config =
-        ControllerConfig { watch_every: Duration::from_millis(50), ..ControllerConfig::new(state) };
+    let config = ControllerConfig { watch_every: Duration::from_millis(50), ..ControllerConfig::new(state) };
     Controller::start(config, Clumsy::new(false, 0)).await.unwrap()
 }
 

@@ -38,6 +38,8 @@ pub mod kind {
     pub const BRICK_DRAIN: &str = "brick.drain";
     /// A brick is removed.
     pub const BRICK_REMOVE: &str = "brick.remove";
+    /// What a brick or switch lost is set again.
+    pub const RACK_REPAIR: &str = "rack.repair";
     /// Memory is reserved.
     pub const RESERVATION_CREATE: &str = "reservation.create";
     /// A reservation is carried out.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use rackmem_api::agent::{AgentClient, Attachment, SegmentToken};
+use rackmem_api::agent::{AgentClient, Attachment, AttachmentState, AttachmentView, SegmentToken};
 use rackmem_api::operation::WaitQuery;
 use rackmem_api::problem::ProblemType;
 use rackmem_api::serve::TlsFiles;
@@ -11,7 +11,7 @@ use rackmem_api::{ApiError, AttachmentId, Operation, OperationState, Problem};
 use rackmem_rack::{Name, NetPort, SegmentId};
 use rackmem_types::{PAGE_SIZE, ServerAddress};
 
-use super::{attachment_of, management, memory, segment_of};
+use super::{TableEntry, attachment_of, management, memory, segment_of};
 use crate::deed::Deed;
 use crate::order::Order;
 
@@ -137,10 +137,16 @@ impl Agents {
         Ok(())
     }
 
-    /// The segments that an agent's table has.
-    pub(super) async fn look(&self, brick: &Name, address: &str) -> Result<Vec<SegmentId>, Problem> {
+    /// What an agent's table has of ours.
+    pub(super) async fn look(&self, brick: &Name, address: &str) -> Result<Vec<TableEntry>, Problem> {
         let views = self.client(brick, management(address))?.attachment_list().await.map_err(told)?;
-        Ok(views.iter().filter_map(|view| segment_of(&view.entry.id)).collect())
+        let entry = |view: AttachmentView| {
+            let segment = segment_of(&view.entry.id)?;
+            let lost = view.state == AttachmentState::Unreachable;
+            let unreachable = lost.then(|| view.reason.unwrap_or_default());
+            Some(TableEntry { segment, unreachable })
+        };
+        Ok(views.into_iter().filter_map(entry).collect())
     }
 
     fn of(&self, order: &Order, brick: &Name) -> Result<AgentClient, Problem> {
