@@ -19,7 +19,7 @@ pub struct Order {
     pub class: LatencyClass,
     /// The addresses of the bricks and switches that the step names.
     pub addresses: BTreeMap<Name, String>,
-    /// The deeds of the segments that the step makes, removes or enters into a table.
+    /// The deeds of the segments that the step makes, removes or enters into the table of the brick that writes to them.
     pub deeds: BTreeMap<SegmentId, Deed>,
 }
 
@@ -28,7 +28,7 @@ impl Order {
         let names = named(&step).into_iter();
         let addresses = names.filter_map(|name| Some((name.clone(), address(&state.rack, name)?))).collect();
         let deed = |segment: &SegmentId| Some((*segment, state.deeds.get(segment)?.clone()));
-        let deeds = segment(&step).and_then(deed).into_iter().collect();
+        let deeds = segment(&state.rack, &step).and_then(deed).into_iter().collect();
         Self { step, reign, class, addresses, deeds }
     }
 }
@@ -51,12 +51,15 @@ fn named(step: &Step) -> Vec<&Name> {
     }
 }
 
-/// The one segment whose deed a step needs.
-fn segment(step: &Step) -> Option<&SegmentId> {
+/// The one segment whose deed a step needs. Of several bricks that share a segment, only that one is given what opens it for whose
+/// reservation it was made: pagers empty what they are given, and two of them would empty each other's pages.
+fn segment<'a>(rack: &Rack, step: &'a Step) -> Option<&'a SegmentId> {
     match step {
-        Step::SegmentCreate { segment, .. }
-        | Step::SegmentRemove { segment, .. }
-        | Step::NetPortAdd { segment, .. } => Some(segment),
+        Step::SegmentCreate { segment, .. } | Step::SegmentRemove { segment, .. } => Some(segment),
+        Step::NetPortAdd { brick, segment, .. } => {
+            let maker = rack.reservation(segment.reservation()).ok()?;
+            (maker.compute == *brick).then_some(segment)
+        }
         _ => None,
     }
 }

@@ -25,7 +25,7 @@ pub use reservation::{
     AcceleratorNew, GroupNew, MappingView, PlanView, ReasonView, ReservationNew, ReservationResize,
     ReservationView, SegmentView,
 };
-pub use routes::{document, openapi, router};
+pub use routes::{document, metrics_router, openapi, router};
 pub use topology::{CableView, CircuitView, ControllerView, SwitchView, Topology, TrayView};
 
 /// Kinds of operations.

@@ -42,11 +42,12 @@ impl Agents {
     ) -> Result<(), Problem> {
         let bytes = |pages: u64| pages.saturating_mul(PAGE_SIZE as u64);
         let address = order.data(server)?;
-        // Behind a simulated memory server there is no segment to be opened.
-        let (of, token) = match order.deed(segment)? {
-            _ if memory::is_simulated(address) => (None, None),
-            Deed { owner, place: Some(place), .. } => (Some(place.id), Some(SegmentToken(*owner))),
-            Deed { place: None, .. } => {
+        // Behind a simulated memory server there is no segment to be opened; and who shares another's gets nothing that opens it.
+        let (of, token) = match order.deeds.get(&segment) {
+            None => (None, None),
+            Some(_) if memory::is_simulated(address) => (None, None),
+            Some(Deed { owner, place: Some(place), .. }) => (Some(place.id), Some(SegmentToken(*owner))),
+            Some(Deed { place: None, .. }) => {
                 let detail = format!("segment {segment} was not made yet");
                 return Err(Problem::new(ProblemType::Internal, detail));
             }
