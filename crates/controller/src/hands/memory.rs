@@ -39,8 +39,8 @@ impl Memory {
         pages: u64,
         deed: &Deed,
     ) -> Result<Option<Placed>, Problem> {
-        let (name, owner) = (attachment_of(segment), deed.owner);
-        self.with(address, move |server| create(server, &name, pages, owner)).await
+        let (name, deed) = (attachment_of(segment), deed.clone());
+        self.with(address, move |server| create(server, &name, pages, &deed)).await
     }
 
     /// Destroys the segment of a deed; one that is not there is no mistake.
@@ -82,8 +82,13 @@ pub(super) fn is_simulated(address: &str) -> bool {
     address.starts_with(SIMULATED)
 }
 
-fn create(server: &Segments, name: &str, pages: u64, owner: [u8; 16]) -> Result<Placed, FarError> {
-    let is_there = ours(&server.pool()?, server, name, owner)?.iter().any(|(_, has)| *has == pages);
+fn create(server: &Segments, name: &str, pages: u64, deed: &Deed) -> Result<Placed, FarError> {
+    let (view, owner) = (server.pool()?, deed.owner);
+    if let Some(place) = deed.place.filter(|place| place.epoch == view.epoch) {
+        // It was made. To open it begins its lease anew; one that somebody destroyed is not made a second time.
+        return server.keep(place.id, owner).map(|_| place);
+    }
+    let is_there = ours(&view, server, name, owner)?.iter().any(|(_, has)| *has == pages);
     if !is_there {
         server.create(name, pages, owner, LEASE)?;
     }
