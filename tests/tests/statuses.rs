@@ -99,7 +99,11 @@ impl Rig {
         assert_eq!(accepted, 202, "{operation}");
         let id = operation["id"].as_str().unwrap().to_owned();
         let (_, ended) = self.get(&format!("/v1/operations/{id}/wait?timeout=30"));
-        assert_eq!((&ended["state"], &ended["error"]["status"]), (&"failed".into(), &status.into()), "{ended}");
+        assert_eq!(
+            (&ended["state"], &ended["error"]["status"]),
+            (&"failed".into(), &status.into()),
+            "{ended}"
+        );
         ended
     }
 }
@@ -150,11 +154,7 @@ fn requests_that_cannot_be_read() {
     rig.refused(('0', "POST", "/v1/reservations", r#"{"memory": 4096,"#), 400, "");
     rig.refused(('0', "POST", "/v1/reservations", r#"{"memory": 4096, "class": "near"}"#), 422, "class");
     rig.refused(('0', "POST", "/v1/reservations", r#"{"memory": -1, "class": "tray"}"#), 422, "memory");
-    rig.refused(
-        ('0', "POST", "/v1/reservations", r#"{"memory": 4096, "class": "tray", "x": 1}"#),
-        422,
-        "x",
-    );
+    rig.refused(('0', "POST", "/v1/reservations", r#"{"memory": 4096, "class": "tray", "x": 1}"#), 422, "x");
     let token = "authorization: Bearer 0123456789abcdef0\r\n";
     let body = r#"{"memory": 4096, "class": "tray"}"#;
     let (status, problem) = rig.ask_with(token, "POST", "/v1/reservations", body);

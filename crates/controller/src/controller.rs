@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use rackmem_api::agent::StopRequest;
 use rackmem_api::controller::{
-    BrickNew, BrickView, ControllerApi, ControllerView, DrainRequest, PlanView, RackFile, ReasonView,
-    ReservationNew, ReservationResize, ReservationView, Topology, Who, kind,
+    BrickNew, BrickView, ControllerApi, ControllerView, DrainRequest, MachineNew, MachineResize, MachineView,
+    PlanView, RackFile, ReasonView, ReservationNew, ReservationResize, ReservationView, Topology, Who, kind,
 };
 use rackmem_api::events::Told;
 use rackmem_api::operation::{OperationFilter, WaitQuery};
 use rackmem_api::problem::ProblemType;
-use rackmem_api::{Change, Event, EventId, Operation, OperationId, OperationState, Problem, event};
+use rackmem_api::{Change, Event, EventId, Operation, OperationId, OperationState, Problem, VmName, event};
 use rackmem_rack::{Event as RackEvent, Name, Quotas, ReservationId, file, planner};
 use tokio::sync::mpsc;
 
@@ -23,12 +24,13 @@ use crate::job::{Entry, Job, Work};
 use crate::ledger::{Ledger, State, now_ms};
 use crate::repair::Repairs;
 use crate::store::Store;
-use crate::{dispatch, metrics, views, watch};
+use crate::{compute, dispatch, metrics, views, watch};
 
 /// An SDM controller. It works for as long as the runtime does that it was started in.
 #[derive(Debug)]
 pub struct Controller {
-    ledger: Arc<Ledger>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) hands: Arc<dyn Hands>,
     quotas: Arc<Quotas>,
     queue: mpsc::UnboundedSender<u64>,
     started_ms: u64,
@@ -56,8 +58,9 @@ impl Controller {
         tokio::spawn(dispatcher);
         tokio::spawn(watch::expire(Arc::clone(&ledger)));
         let repairs = Repairs::new(queue.clone());
-        tokio::spawn(watch::look(Arc::clone(&ledger), hands, repairs, config.watch_every));
-        Ok(Self { ledger, quotas, queue, started_ms: now_ms() })
+        tokio::spawn(watch::look(Arc::clone(&ledger), Arc::clone(&hands), repairs, config.watch_every));
+        tokio::spawn(compute::watch::look(Arc::clone(&ledger), Arc::clone(&hands), config.watch_every));
+        Ok(Self { ledger, hands, quotas, queue, started_ms: now_ms() })
     }
 
     /// Registers at once what these events say; nothing if one of them cannot be.
@@ -76,7 +79,7 @@ impl Controller {
     }
 
     /// Accepts work and hands it to the workers.
-    async fn begin(
+    pub(crate) async fn begin(
         &self,
         change: &Change,
         kind: &str,
@@ -107,6 +110,12 @@ impl Controller {
             let reservation = state.rack.reservation(id).map_err(|error| problem(&error))?;
             let project = reservation.request.project.clone();
             may_see(who, &project, id)?;
+            if let Some(owner) = state.machines.owner(id) {
+                let detail = format!(
+                    "reservation {id} belongs to the virtual machine '{owner}': change or delete that"
+                );
+                return Err(Problem::new(ProblemType::InUse, detail));
+            }
             Ok((id.to_string(), Job::new(work(id), Some(project))))
         })
         .await
@@ -257,6 +266,46 @@ impl ControllerApi for Controller {
 
     async fn reservation_release(&self, change: Change, who: Who, id: u64) -> Result<Operation, Problem> {
         self.of_reservation(&change, kind::RESERVATION_RELEASE, &who, id, Work::Release).await
+    }
+
+    async fn vm_list(&self, who: Who) -> Result<Vec<MachineView>, Problem> {
+        Ok(self.machine_list(&who))
+    }
+
+    async fn vm_show(&self, who: Who, name: VmName) -> Result<MachineView, Problem> {
+        self.machine_show(&who, &name).await
+    }
+
+    async fn vm_create(&self, change: Change, who: Who, new: MachineNew) -> Result<Operation, Problem> {
+        self.machine_create(&change, &who, new).await
+    }
+
+    async fn vm_start(&self, change: Change, who: Who, name: VmName) -> Result<Operation, Problem> {
+        self.machine_start(&change, &who, &name).await
+    }
+
+    async fn vm_stop(
+        &self,
+        change: Change,
+        who: Who,
+        name: VmName,
+        how: StopRequest,
+    ) -> Result<Operation, Problem> {
+        self.machine_stop(&change, &who, &name, how).await
+    }
+
+    async fn vm_resize(
+        &self,
+        change: Change,
+        who: Who,
+        name: VmName,
+        request: MachineResize,
+    ) -> Result<Operation, Problem> {
+        self.machine_resize(&change, &who, &name, request.memory).await
+    }
+
+    async fn vm_delete(&self, change: Change, who: Who, name: VmName) -> Result<Operation, Problem> {
+        self.machine_delete(&change, &who, &name).await
     }
 
     async fn why(&self, who: Who, new: ReservationNew) -> Result<Vec<ReasonView>, Problem> {

@@ -4,16 +4,19 @@
 //! controller itself asks.
 
 mod agents;
+mod machines;
 pub(crate) mod memory;
 mod switches;
 
 use futures_util::future::BoxFuture;
+use rackmem_api::agent::VmView;
 use rackmem_api::problem::ProblemType;
 use rackmem_api::serve::TlsFiles;
 use rackmem_api::{AttachmentId, Problem};
 use rackmem_far::{Credentials, PoolView};
 use rackmem_rack::{Name, PARTS_MAX, SegmentId, Step};
 
+use crate::compute::{Call, Told};
 use agents::Agents;
 use memory::Memory;
 use switches::Switches;
@@ -60,12 +63,22 @@ pub struct TableEntry {
 }
 
 /// Does steps, and looks. Each step may be done twice; after an error it may have been done or not.
-pub trait Hands: Send + Sync + 'static {
+pub trait Hands: std::fmt::Debug + Send + Sync + 'static {
     /// Does a step. Of one that makes a segment it gives where the segment is, unless it is only simulated.
     fn carry_out<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Option<Placed>, Problem>>;
 
+    /// Does an errand.
+    fn errand<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Told, Problem>>;
+
     /// Looks.
     fn look<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Seen, Problem>>;
+
+    /// The machines that the agent of a compute brick has.
+    fn machines<'a>(
+        &'a self,
+        brick: &'a Name,
+        address: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<VmView>, Problem>>;
 }
 
 /// Hands that reach real agents (or simulated ones), memory servers and switches.
@@ -131,6 +144,18 @@ impl RackHands {
 impl Hands for RackHands {
     fn carry_out<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Option<Placed>, Problem>> {
         Box::pin(self.step(order))
+    }
+
+    fn errand<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Told, Problem>> {
+        Box::pin(self.agents.errand(call))
+    }
+
+    fn machines<'a>(
+        &'a self,
+        brick: &'a Name,
+        address: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<VmView>, Problem>> {
+        Box::pin(self.agents.machines(brick, address))
     }
 
     fn look<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Seen, Problem>> {

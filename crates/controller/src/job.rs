@@ -1,9 +1,11 @@
 //! What an operation has to do, as it is stored.
 
-use rackmem_api::{Operation, Problem};
-use rackmem_rack::{Event, Name, Plan, Request, ReservationId, Step};
+use rackmem_api::{Operation, Problem, VmName};
+use rackmem_rack::{Event, Name, Request, ReservationId};
 use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
+
+use crate::compute::{Course, Leg, MachineWork};
 
 /// What was asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,13 +25,17 @@ pub(crate) enum Work {
     Resize { id: ReservationId, memory: Bytes },
     /// The end of a reservation.
     Release(ReservationId),
+    /// A virtual machine.
+    Machine { name: VmName, what: MachineWork },
 }
 
 impl Work {
     /// The request that a refusal can be explained for.
     pub(crate) fn request(&self) -> Option<&Request> {
         match self {
-            Self::Reserve { request, .. } => Some(request),
+            Self::Reserve { request, .. } | Self::Machine { what: MachineWork::Create { request }, .. } => {
+                Some(request)
+            }
             _ => None,
         }
     }
@@ -41,14 +47,16 @@ pub(crate) struct Job {
     pub(crate) work: Work,
     /// Whose it is; none for administrators' work.
     pub(crate) project: Option<String>,
-    /// The plan that was accepted for it.
-    pub(crate) plan: Option<Box<Plan>>,
-    /// Steps that were begun. Their own column keeps them, because they change often.
+    /// What is done for it; its plan was accepted.
+    pub(crate) course: Option<Box<Course>>,
+    /// The memory that a guest said to have after it.
+    pub(crate) told: Option<Bytes>,
+    /// Legs that were begun. Their own column keeps them, because they change often.
     #[serde(skip)]
     pub(crate) begun: usize,
-    /// The steps back, once it is being undone.
-    pub(crate) undo: Option<Vec<Step>>,
-    /// Steps back that were begun.
+    /// The way back, once it is being undone.
+    pub(crate) undo: Option<Vec<Leg>>,
+    /// Legs of the way back that were begun.
     #[serde(skip)]
     pub(crate) undone: usize,
     /// Why it is being undone.
@@ -59,8 +67,17 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn new(work: Work, project: Option<String>) -> Self {
-        let (plan, undo, failure) = (None, None, None);
-        Self { work, project, plan, begun: 0, undo, undone: 0, failure, cancel: false }
+        Self {
+            work,
+            project,
+            course: None,
+            told: None,
+            begun: 0,
+            undo: None,
+            undone: 0,
+            failure: None,
+            cancel: false,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use rackmem_rack::{Event as RackEvent, Plan, Rack, RackError, ReservationId, Seg
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use crate::compute::Machines;
 use crate::deed::Deed;
 use crate::error::ControllerError;
 use crate::job::{Entry, Job};
@@ -58,6 +59,8 @@ pub(crate) struct State {
     pub(crate) plans: HashMap<ReservationId, Plan>,
     /// What opens the segments on memory servers.
     pub(crate) deeds: BTreeMap<SegmentId, Deed>,
+    /// Virtual machines over the rack.
+    pub(crate) machines: Machines,
     seq: u64,
     history_seq: u64,
     snapshot_seq: u64,
@@ -106,6 +109,7 @@ impl Ledger {
             keys: HashMap::new(),
             plans: stored.plans.into_iter().map(|(id, plan)| (ReservationId(id), plan)).collect(),
             deeds: stored.deeds,
+            machines: Machines::new(stored.machines),
             seq: 0,
             history_seq: stored.history_seq,
             snapshot_seq,
@@ -198,6 +202,7 @@ impl Ledger {
         }
         state.running = state.running.saturating_sub(1);
         state.save(seq);
+        state.machine_settle(seq, how);
         let Some(entry) = state.operations.get(&seq) else { return };
         let operation = entry.operation.clone();
         self.tell_end(state, &operation);
@@ -267,6 +272,21 @@ impl State {
             self.note(event.clone(), None);
         }
         Ok(())
+    }
+
+    /// The number of the operation that is being accepted.
+    pub(crate) fn seq_next(&self) -> u64 {
+        self.seq + 1
+    }
+
+    /// Remembers a row for the store.
+    pub(crate) fn note_row(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+
+    /// Whether something has to be written.
+    pub(crate) fn is_changed(&self) -> bool {
+        !self.rows.is_empty()
     }
 
     /// A number for a new reservation.

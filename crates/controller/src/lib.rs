@@ -7,12 +7,14 @@
 //!   and no step is begun before that is on the disk.
 //! - The *dispatcher* hands running operations to workers; a worker carries a plan out step by step, each recorded before it is
 //!   begun, and undoes it in reverse when one fails. After a crash a worker goes on where its predecessor was.
+//! - The *compute service* keeps which machine runs where; agents run them.
 //! - [`Hands`] are what the steps are done with.
 //! - The *watch* asks bricks and switches how they are, begins repairs of what they lost, and lets what was reserved and never
 //!   applied expire.
 //!
 //! It moves no page and starts no process; when it is gone, nothing that runs notices.
 
+mod compute;
 mod config;
 mod controller;
 mod deed;
@@ -31,6 +33,7 @@ mod views;
 mod watch;
 mod worker;
 
+pub use compute::{Call, Errand, Told};
 pub use config::ControllerConfig;
 pub use controller::Controller;
 pub use deed::{Deed, Placed};

@@ -64,7 +64,8 @@ fn segment<'a>(rack: &Rack, step: &'a Step) -> Option<&'a SegmentId> {
     }
 }
 
-fn address(rack: &Rack, name: &Name) -> Option<String> {
+/// Where a brick or switch is reached.
+pub(crate) fn address(rack: &Rack, name: &Name) -> Option<String> {
     let of_switch = || rack.switch(name).ok().and_then(|switch| switch.spec().address.clone());
     rack.brick(name).ok().and_then(|brick| brick.spec().address.clone()).or_else(of_switch)
 }

@@ -9,13 +9,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
-use rackmem_api::{Event, IdempotencyKey};
+use rackmem_api::{Event, IdempotencyKey, VmName};
 use rackmem_rack::{Event as RackEvent, Name, Plan, SegmentId, Snapshot};
 use rustix::fs::FlockOperation;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::compute::Machine;
 use crate::deed::{Deed, Placed};
 use crate::error::ControllerError;
 use crate::job::Entry;
@@ -49,6 +50,10 @@ pub(crate) enum Row {
     PlanGone(u64),
     /// The reservation number that was given last.
     Reservation(u64),
+    /// A virtual machine, new or changed.
+    Machine(Box<Machine>),
+    /// A virtual machine is no more.
+    MachineGone(VmName),
     /// Something to be told.
     Told(Box<Event>),
     /// The rack as it is after the event of that number.
@@ -75,6 +80,7 @@ pub(crate) struct Stored {
     pub(crate) operations: Vec<(u64, Entry, Option<IdempotencyKey>)>,
     pub(crate) plans: Vec<(u64, Plan)>,
     pub(crate) deeds: BTreeMap<SegmentId, Deed>,
+    pub(crate) machines: Vec<Machine>,
     pub(crate) events: Vec<Event>,
 }
 
@@ -135,6 +141,10 @@ impl Store {
             stored.plans.push((id.cast_unsigned(), serde_json::from_str(&plan)?));
         }
         stored.deeds = self.deeds().await?;
+        let machines: Vec<String> =
+            sqlx::query_scalar("SELECT record FROM machines").fetch_all(&self.pool).await?;
+        stored.machines =
+            machines.iter().map(|record| serde_json::from_str(record)).collect::<Result<_, _>>()?;
         let events: Vec<String> =
             sqlx::query_scalar("SELECT event FROM events ORDER BY id").fetch_all(&self.pool).await?;
         stored.events = events.iter().map(|event| serde_json::from_str(event)).collect::<Result<_, _>>()?;
@@ -245,6 +255,14 @@ async fn write(connection: &mut SqliteConnection, row: &Row) -> Result<(), Contr
             .bind(serde_json::to_string(plan)?),
         Row::PlanGone(id) => sqlx::query("DELETE FROM plans WHERE reservation = ?").bind(id.cast_signed()),
         Row::Reservation(id) => sqlx::query("UPDATE state SET reservation = ?").bind(id.cast_signed()),
+        Row::Machine(machine) => {
+            sqlx::query("INSERT OR REPLACE INTO machines (name, record) VALUES (?, ?)")
+                .bind(machine.new.name.as_str().to_owned())
+                .bind(serde_json::to_string(machine)?)
+        }
+        Row::MachineGone(name) => {
+            sqlx::query("DELETE FROM machines WHERE name = ?").bind(name.as_str().to_owned())
+        }
         Row::Told(event) => sqlx::query("INSERT INTO events (id, event) VALUES (?, ?)")
             .bind(event.id.cast_signed())
             .bind(serde_json::to_string(event)?),

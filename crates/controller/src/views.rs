@@ -24,7 +24,7 @@ pub(crate) const fn class_of(class: rackmem_rack::LatencyClass) -> LatencyClass 
     }
 }
 
-const fn class_asked(class: LatencyClass) -> rackmem_rack::LatencyClass {
+pub(crate) const fn class_asked(class: LatencyClass) -> rackmem_rack::LatencyClass {
     match class {
         LatencyClass::Local => rackmem_rack::LatencyClass::Local,
         LatencyClass::Tray => rackmem_rack::LatencyClass::Tray,

@@ -1,22 +1,25 @@
-//! A worker: one operation from its plan to its end.
+//! A worker: one operation from its course to its end.
 //!
-//! Every step is recorded before it is begun, so that whoever comes after a crash does the last one again and goes on. A step
-//! that fails has the plan undone, the last step first; what cannot be undone any more is tried until it succeeds.
+//! Every leg is recorded before it is begun, so that whoever comes after a crash does the last one again and goes on. A leg
+//! that fails has the course undone, the last leg first; what cannot be undone any more is tried until it succeeds.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{OperationState, Problem};
 use rackmem_rack::{Event, Plan, Quotas, RackError, State as Stand, Step, planner};
+use rackmem_types::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::compute::{self, Call, Course, Leg, MachineWork, Told};
 use crate::deed::Placed;
 use crate::error::problem;
 use crate::hands::Hands;
-use crate::job::Work;
+use crate::job::{Job, Work};
 use crate::ledger::{Kept, Ledger, State};
-use crate::order::Order;
+use crate::order::{self, Order};
 use crate::repair;
 use crate::views::class_of;
 
@@ -43,10 +46,10 @@ pub(crate) struct Worker {
 enum Task {
     /// Nothing any more.
     Ended,
-    /// These steps, from that one on.
-    Forward(Box<Plan>, usize),
-    /// These steps back, from that one on.
-    Back(Vec<Step>, usize),
+    /// This course, from that leg on.
+    Forward(Box<Course>, usize),
+    /// These legs of the way back, from that one on.
+    Back(Vec<Leg>, usize),
 }
 
 impl Worker {
@@ -73,8 +76,8 @@ impl Worker {
         loop {
             match self.task().await? {
                 Task::Ended => return Ok(()),
-                Task::Forward(plan, from) => self.forward(&plan, from).await?,
-                Task::Back(steps, from) => self.back(&steps, from).await?,
+                Task::Forward(course, from) => self.forward(&course, from).await?,
+                Task::Back(legs, from) => self.back(&legs, from).await?,
             }
         }
     }
@@ -96,25 +99,25 @@ impl Worker {
             let job = &entry.job;
             // What was begun last may have been done or not.
             let again = |begun: usize| begun.saturating_sub(1);
-            let task = match (&job.undo, &job.plan) {
+            let task = match (&job.undo, &job.course) {
                 _ if entry.operation.state.is_final() => return Ok(Task::Ended),
-                (Some(steps), _) => return Ok(Task::Back(steps.clone(), again(job.undone))),
-                (None, Some(plan)) => return Ok(Task::Forward(plan.clone(), again(job.begun))),
-                (None, None) if job.cancel => {
+                (Some(legs), _) => return Ok(Task::Back(legs.clone(), again(job.undone))),
+                (None, Some(course)) => return Ok(Task::Forward(course.clone(), again(job.begun))),
+                (None, None) if job.cancel && job.told.is_none() => {
                     self.ledger.end(&mut state, self.seq, OperationState::Cancelled, None);
                     Task::Ended
                 }
                 (None, None) => {
-                    let work = job.work.clone();
-                    match plan(&mut state, &self.quotas, &work, self.seq) {
-                        Ok(Some(plan)) => {
-                            let plan = Box::new(plan);
+                    let (work, told) = (job.work.clone(), job.told);
+                    match course(&mut state, &self.quotas, &work, told, self.seq) {
+                        Ok(Some(course)) => {
+                            let course = Box::new(course);
                             if let Some(entry) = state.operations.get_mut(&self.seq) {
-                                entry.job.plan = Some(plan.clone());
+                                entry.job.course = Some(course.clone());
                                 entry.job.begun = 0;
                             }
                             state.save(self.seq);
-                            Task::Forward(plan, 0)
+                            Task::Forward(course, 0)
                         }
                         Ok(None) => {
                             self.ledger.end(&mut state, self.seq, OperationState::Done, None);
@@ -134,33 +137,37 @@ impl Worker {
         Ok(task)
     }
 
-    async fn forward(&mut self, plan: &Plan, from: usize) -> Result<(), Problem> {
-        for (at, step) in plan.steps().iter().enumerate().skip(from) {
-            let undoable = at < plan.undoable_until();
-            let Some((order, kept)) = self.begin_step(plan, at, step) else {
+    async fn forward(&mut self, course: &Course, from: usize) -> Result<(), Problem> {
+        let legs = course.legs();
+        for (at, leg) in legs.iter().enumerate().skip(from) {
+            let undoable = at < course.undoable_until();
+            let Some((doing, kept)) = self.begin_leg(course, at, leg, legs.len()) else {
                 let detail = "it was cancelled, and what had been done is undone";
-                return self.turn_back(plan, Problem::new(ProblemType::Cancelled, detail)).await;
+                return self.turn_back(course, Problem::new(ProblemType::Cancelled, detail)).await;
             };
             kept.wait().await?;
-            if let Err(problem) = self.try_step(&order, !undoable).await {
-                if planner::undo(&self.ledger.lock().rack, plan, at + 1).is_ok() {
-                    return self.turn_back(plan, problem).await;
+            let told = match self.try_leg(&doing, !undoable).await {
+                Ok(told) => told,
+                Err(problem) => {
+                    if course.undo(&self.ledger.lock().rack, at + 1).is_ok() {
+                        return self.turn_back(course, problem).await;
+                    }
+                    // Another reservation has taken the way back: there is only the way on.
+                    self.try_leg(&doing, true).await?
                 }
-                // Another reservation has taken the way back: there is only the way on.
-                self.try_step(&order, true).await?;
-            }
+            };
+            self.remember(told).await?;
         }
         let kept = {
             let mut state = self.ledger.lock();
-            if let Err(error) = state.apply(Event::Done(plan.reservation()), Some(self.seq)) {
+            let done = course.plan().map(|plan| Event::Done(plan.reservation()));
+            if let Some(Err(error)) = done.map(|event| state.apply(event, Some(self.seq))) {
                 let error = problem(&error);
                 self.ledger.end(&mut state, self.seq, OperationState::Failed, Some(error));
             } else {
-                let entry = state.operations.get_mut(&self.seq);
-                match entry {
-                    // A drain goes on with the next plan.
-                    Some(entry) if matches!(entry.job.work, Work::Drain(_)) => {
-                        entry.job.plan = None;
+                match state.operations.get_mut(&self.seq) {
+                    Some(entry) if goes_on(&entry.job) => {
+                        entry.job.course = None;
                         entry.job.begun = 0;
                         state.save(self.seq);
                     }
@@ -172,37 +179,55 @@ impl Worker {
         kept.wait().await
     }
 
-    /// Records that a step is begun; `None` if the operation was cancelled and can be undone.
-    fn begin_step(&self, plan: &Plan, at: usize, step: &Step) -> Option<(Order, Kept)> {
+    /// Records that a leg is begun; `None` if the operation was cancelled and can be undone.
+    fn begin_leg(&self, course: &Course, at: usize, leg: &Leg, of: usize) -> Option<(Doing, Kept)> {
         let mut state = self.ledger.lock();
-        let last = plan.undoable_until();
-        let has_way_back = at <= last && last > 0 && planner::undo(&state.rack, plan, at).is_ok();
+        let last = course.undoable_until();
+        let has_way_back = at <= last && last > 0 && course.undo(&state.rack, at).is_ok();
         let entry = state.operations.get_mut(&self.seq)?;
         if entry.job.cancel && has_way_back {
             return None;
         }
         entry.job.begun = at + 1;
-        entry.operation.step = Some(step.to_string());
-        entry.operation.progress = at as f64 / plan.steps().len() as f64;
+        entry.operation.step = Some(leg.to_string());
+        entry.operation.progress = at as f64 / of as f64;
         state.save_begun(self.seq);
-        if let Step::SegmentCreate { brick, segment, .. } = step {
+        if let Leg::Step(Step::SegmentCreate { brick, segment, .. }) = leg {
             state.deed_draw(*segment, brick);
         }
-        Some((self.order(&state, plan, step), self.ledger.keep(state)))
+        Some((self.doing(&state, course, leg), self.ledger.keep(state)))
     }
 
-    /// Decides how the plan is undone.
-    async fn turn_back(&self, plan: &Plan, failure: Problem) -> Result<(), Problem> {
+    /// Keeps what an errand told.
+    async fn remember(&self, told: Told) -> Result<(), Problem> {
+        if told == Told::default() {
+            return Ok(());
+        }
+        let kept = {
+            let mut state = self.ledger.lock();
+            if let Some(entry) = state.operations.get_mut(&self.seq) {
+                entry.job.told = told.size.or(entry.job.told);
+                entry.operation.note = told.note.or(entry.operation.note.take());
+            }
+            state.save(self.seq);
+            self.ledger.keep(state)
+        };
+        kept.wait().await
+    }
+
+    /// Decides how the course is undone.
+    async fn turn_back(&self, course: &Course, failure: Problem) -> Result<(), Problem> {
         let kept = {
             let mut state = self.ledger.lock();
             let begun = state.operations.get(&self.seq).map_or(0, |entry| entry.job.begun);
-            let steps = planner::undo(&state.rack, plan, begun).and_then(|steps| {
-                state.apply(Event::Undoing(plan.reservation()), Some(self.seq)).map(|()| steps)
+            let undoing = course.plan().map(|plan| Event::Undoing(plan.reservation()));
+            let legs = course.undo(&state.rack, begun).and_then(|legs| {
+                undoing.map_or(Ok(()), |event| state.apply(event, Some(self.seq))).map(|()| legs)
             });
-            match steps {
-                Ok(steps) => {
+            match legs {
+                Ok(legs) => {
                     if let Some(entry) = state.operations.get_mut(&self.seq) {
-                        entry.job.undo = Some(steps);
+                        entry.job.undo = Some(legs);
                         entry.job.failure = Some(failure);
                     }
                     state.save(self.seq);
@@ -217,24 +242,25 @@ impl Worker {
         kept.wait().await
     }
 
-    async fn back(&mut self, steps: &[Step], from: usize) -> Result<(), Problem> {
-        let plan = self.ledger.lock().operations.get(&self.seq).and_then(|entry| entry.job.plan.clone());
-        let Some(plan) = plan else { return Ok(()) };
-        for (at, step) in steps.iter().enumerate().skip(from) {
-            let (order, kept) = {
+    async fn back(&mut self, legs: &[Leg], from: usize) -> Result<(), Problem> {
+        let course = self.ledger.lock().operations.get(&self.seq).and_then(|entry| entry.job.course.clone());
+        let Some(course) = course else { return Ok(()) };
+        for (at, leg) in legs.iter().enumerate().skip(from) {
+            let (doing, kept) = {
                 let mut state = self.ledger.lock();
                 let Some(entry) = state.operations.get_mut(&self.seq) else { return Ok(()) };
                 entry.job.undone = at + 1;
-                entry.operation.step = Some(format!("undo: {step}"));
+                entry.operation.step = Some(format!("undo: {leg}"));
                 state.save_begun(self.seq);
-                (self.order(&state, &plan, step), self.ledger.keep(state))
+                (self.doing(&state, &course, leg), self.ledger.keep(state))
             };
             kept.wait().await?;
-            self.try_step(&order, true).await?;
+            self.try_leg(&doing, true).await?;
         }
         let kept = {
             let mut state = self.ledger.lock();
-            let error = state.apply(Event::Undone(plan.reservation()), Some(self.seq)).err();
+            let undone = course.plan().map(|plan| Event::Undone(plan.reservation()));
+            let error = undone.and_then(|event| state.apply(event, Some(self.seq)).err());
             let failure = state.operations.get(&self.seq).and_then(|entry| entry.job.failure.clone());
             let failure = error.map(|error| problem(&error)).or(failure);
             let cancelled = failure.as_ref().is_some_and(|failure| failure.kind == ProblemType::Cancelled);
@@ -245,15 +271,23 @@ impl Worker {
         kept.wait().await
     }
 
-    /// Does a step; one that has to be done is tried until it succeeds.
-    async fn try_step(&mut self, order: &Order, must: bool) -> Result<(), Problem> {
+    /// Does a leg; one that has to be done is tried until it succeeds.
+    async fn try_leg(&mut self, doing: &Doing, must: bool) -> Result<Told, Problem> {
         let mut pause = PAUSE;
-        for tried in 1u32.. {
-            let failure = match self.hands.carry_out(order).await {
-                Ok(place) => return self.note(&order.step, place).await,
-                // Nobody can be asked. Should the server come back with the segment, the watch destroys it.
-                Err(failure) if is_out_of_reach(&order.step, &failure) => return Ok(()),
-                Err(failure) => failure,
+        let mut tried = 0u32;
+        loop {
+            tried = tried.saturating_add(1);
+            let failure = match doing {
+                Doing::Step(order) => match self.hands.carry_out(order).await {
+                    Ok(place) => return self.note(&order.step, place).await.map(|()| Told::default()),
+                    // Nobody can be asked. Should the server come back with the segment, the watch destroys it.
+                    Err(failure) if is_out_of_reach(&order.step, &failure) => return Ok(Told::default()),
+                    Err(failure) => failure,
+                },
+                Doing::Errand(call) => match self.hands.errand(call).await {
+                    Ok(told) => return Ok(told),
+                    Err(failure) => failure,
+                },
             };
             let passing =
                 matches!(failure.kind, ProblemType::Unavailable | ProblemType::Busy | ProblemType::Timeout);
@@ -264,13 +298,12 @@ impl Worker {
                 self.place = None;
                 let mut state = self.ledger.lock();
                 if let Some(entry) = state.operations.get_mut(&self.seq) {
-                    entry.operation.step = Some(format!("{}; tried {tried} times: {failure}", order.step));
+                    entry.operation.step = Some(format!("{doing}; tried {tried} times: {failure}"));
                 }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
-        Ok(())
     }
 
     /// Notes what a step made or removed on a memory server.
@@ -287,10 +320,20 @@ impl Worker {
         kept.wait().await
     }
 
-    fn order(&self, state: &State, plan: &Plan, step: &Step) -> Order {
-        let class = state.rack.reservation(plan.reservation()).map(|reservation| reservation.request.class);
-        let class = class_of(class.unwrap_or(rackmem_rack::LatencyClass::Interrack));
-        Order::new(state, self.ledger.reign, class, step.clone())
+    fn doing(&self, state: &State, course: &Course, leg: &Leg) -> Doing {
+        let (rack, reign) = (&state.rack, self.ledger.reign);
+        match leg {
+            Leg::Step(step) => {
+                let reservation = course.plan().and_then(|plan| rack.reservation(plan.reservation()).ok());
+                let class = reservation.map(|reservation| reservation.request.class);
+                let class = class_of(class.unwrap_or(rackmem_rack::LatencyClass::Interrack));
+                Doing::Step(Order::new(state, reign, class, step.clone()))
+            }
+            Leg::Errand(errand) => {
+                let address = order::address(rack, errand.brick());
+                Doing::Errand(Call { errand: errand.clone(), reign, address })
+            }
+        }
     }
 }
 
@@ -299,12 +342,53 @@ fn is_out_of_reach(step: &Step, failure: &Problem) -> bool {
     matches!(step, Step::SegmentRemove { .. }) && failure.kind == ProblemType::Unavailable
 }
 
-/// The plan for some work, accepted; none if nothing has to be carried out.
+/// A leg, with all that has to be known for it.
+#[derive(Debug)]
+enum Doing {
+    Step(Order),
+    Errand(Call),
+}
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step(order) => order.step.fmt(f),
+            Self::Errand(call) => call.errand.fmt(f),
+        }
+    }
+}
+
+/// Whether another course may follow: of a drain the next plan, of a resize what is given back.
+fn goes_on(job: &Job) -> bool {
+    match &job.work {
+        Work::Drain(_) => true,
+        Work::Machine { what: MachineWork::Resize(_), .. } => {
+            job.told.is_some() && !job.course.as_ref().is_some_and(|course| course.gives_back())
+        }
+        _ => false,
+    }
+}
+
+/// The course for some work, its plan accepted; none if nothing has to be carried out. `told` is what came of the one before.
+fn course(
+    state: &mut State,
+    quotas: &Quotas,
+    work: &Work,
+    told: Option<Bytes>,
+    seq: u64,
+) -> Result<Option<Course>, RackError> {
+    match work {
+        Work::Machine { name, what } => compute::course(state, quotas, (name, what), told, seq),
+        work => Ok(plan(state, quotas, work, seq)?.map(Course::of)),
+    }
+}
+
+/// The plan for some work on the rack, accepted; none if nothing has to be carried out.
 fn plan(state: &mut State, quotas: &Quotas, work: &Work, seq: u64) -> Result<Option<Plan>, RackError> {
     let rack = &state.rack;
     let plan = match work {
         // These have no plan.
-        Work::Register(_) | Work::Repair(_) => return Ok(None),
+        Work::Register(_) | Work::Repair(_) | Work::Machine { .. } => return Ok(None),
         Work::Drain(brick) => match planner::drain_next(rack, brick)? {
             Some(plan) => plan,
             None => return Ok(None),
@@ -330,17 +414,15 @@ fn plan(state: &mut State, quotas: &Quotas, work: &Work, seq: u64) -> Result<Opt
         }
         Work::Resize { id, memory } => {
             let reservation = rack.reservation(*id)?;
-            let has = rackmem_types::Bytes::from_pages(reservation.pages());
+            let has = Bytes::from_pages(reservation.pages());
             match memory.0.cmp(&has.0) {
                 std::cmp::Ordering::Equal => return Ok(None),
                 std::cmp::Ordering::Greater => {
-                    let more = rackmem_types::Bytes(memory.0 - has.0);
+                    let more = Bytes(memory.0 - has.0);
                     quotas.check_more(rack, &reservation.request.project, reservation.request.class, more)?;
                     planner::grow(rack, *id, more)?
                 }
-                std::cmp::Ordering::Less => {
-                    planner::shrink(rack, *id, rackmem_types::Bytes(has.0 - memory.0))?
-                }
+                std::cmp::Ordering::Less => planner::shrink(rack, *id, Bytes(has.0 - memory.0))?,
             }
         }
         Work::Release(id) => {

@@ -13,14 +13,17 @@ use std::time::{Duration, Instant};
 use common::{change, ended, register_file, settled, start, who};
 use futures_util::future::BoxFuture;
 use rackmem_agent_sim::{Latencies, SimAgent, SimConfig};
-use rackmem_api::agent::{AgentClient, AttachmentView};
+use rackmem_api::agent::{AgentClient, AttachmentView, VmView};
 use rackmem_api::controller::{ControllerApi, ReservationNew};
 use rackmem_api::operation::OperationFilter;
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{LatencyClass, Operation, OperationState, Problem};
-use rackmem_controller::{Controller, ControllerConfig, Hands, Order, Placed, RackHands, Seen, Target};
+use rackmem_controller::{
+    Call, Controller, ControllerConfig, Hands, Order, Placed, RackHands, Seen, Target, Told,
+};
 use rackmem_far::{Credentials, SegmentView, Segments};
 use rackmem_memory_server::{Listen, Server, ServerConfig, Shutdown};
+use rackmem_rack::Name;
 use rackmem_types::Bytes;
 use tempfile::{TempDir, tempdir};
 use tokio::runtime::Runtime;
@@ -119,6 +122,7 @@ fn runtime() -> Runtime {
 }
 
 /// Real hands that do a step twice, or report a failure after it was done.
+#[derive(Debug)]
 struct Clumsy {
     real: RackHands,
     twice: bool,
@@ -144,6 +148,18 @@ impl Hands for Clumsy {
             }
             Ok(done)
         })
+    }
+
+    fn errand<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Told, Problem>> {
+        self.real.errand(call)
+    }
+
+    fn machines<'a>(
+        &'a self,
+        brick: &'a Name,
+        address: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<VmView>, Problem>> {
+        self.real.machines(brick, address)
     }
 
     fn look<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Seen, Problem>> {

@@ -38,7 +38,8 @@ async fn a_reservation_lives_and_leaves_nothing() {
 #[tokio::test]
 async fn each_step_that_fails_is_undone() {
     for fails_at in 1..=4 {
-        let (state, bricks) = (tempdir().unwrap(), Arc::new(Bricks { fails_at, ..Bricks::default() }));
+        let (state, bricks) =
+            (tempdir().unwrap(), Arc::new(Bricks { fails_at: fails_at.into(), ..Bricks::default() }));
         let controller = start(state.path(), &bricks, None).await;
         register(&controller).await;
         let change = change(&controller).await;

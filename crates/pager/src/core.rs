@@ -179,18 +179,25 @@ impl Core {
     pub(crate) fn limit_set(&mut self, pages: u64) {
         self.limit = pages;
         self.standby_target = standby_target(pages, self.standby.capacity());
-        self.ceiling = 0;
-        self.ceiling_raise();
+        self.ceiling_reset();
     }
 
-    /// Memory was found, or the limit lowered: faults need not wait until all of it has left.
-    pub(crate) fn ceiling_raise(&mut self) {
-        self.ceiling = self.ceiling.max(self.local() + self.headroom()).max(self.limit);
+    /// The limit is another, or nothing was known: faults need not wait until all that is above it has left.
+    pub(crate) fn ceiling_reset(&mut self) {
+        self.ceiling = (self.local() + self.headroom()).max(self.limit);
     }
 
-    /// Memory has left.
-    pub(crate) fn ceiling_lower(&mut self) {
-        self.ceiling = self.ceiling.min(self.local() + self.headroom()).max(self.limit);
+    /// So many pages were found: nor until all of these have left.
+    pub(crate) fn ceiling_raise(&mut self, found: u64) {
+        let most = self.local() + self.headroom();
+        self.ceiling = self.ceiling.max(most.min(self.ceiling + found));
+    }
+
+    /// So many pages have left. Half of their room is for faults, as long as there is too much: a program that takes all of
+    /// it would stay above the limit.
+    pub(crate) fn ceiling_lower(&mut self, left: u64) {
+        let most = self.local() + self.headroom();
+        self.ceiling = self.ceiling.saturating_sub(left / 2).min(most).max(self.limit);
     }
 
     /// Whether faults must wait for the evictor.

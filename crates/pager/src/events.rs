@@ -198,6 +198,7 @@ fn unmap(core: &mut Core, id: SpaceId, range: Range<u64>) {
 pub(crate) fn forget(core: &mut Core, id: SpaceId, range: Range<u64>) {
     if let Some(space) = core.space_mut(id) {
         space.regions.remove(range.clone());
+        space.unseen.remove(range.clone());
         space.changed = true;
     }
     core.regions_note(id);
@@ -216,8 +217,15 @@ fn remap(core: &mut Core, id: SpaceId, from: u64, to: u64, len: u64) {
         }
     }
     if let Some(space) = core.space_mut(id) {
-        space.regions.remove(from..from + len);
+        // What was not ours yet has come with the rest.
+        let mut unseen = space.regions.gaps(from..from + len);
+        unseen.extend(space.unseen.within(&(from..from + len)));
+        for set in [&mut space.regions, &mut space.unseen] {
+            set.remove(from..from + len);
+            set.remove(to..to + len);
+        }
         space.regions.insert(to..to + len);
+        unseen.into_iter().for_each(|part| space.unseen.insert(part.start - from + to..part.end - from + to));
         space.changed = true;
     }
     core.regions_note(id);
@@ -262,7 +270,8 @@ fn move_entry(core: &mut Core, id: SpaceId, from: u64, to: u64) -> bool {
 /// installed in it here: it runs already, and the kernel refuses that while the child changes its mappings.
 fn fork(core: &mut Core, id: SpaceId, badge: u64, child: OwnedFd) -> Option<SpaceId> {
     let parent = core.space(id)?;
-    let (regions, badge_address, discards) = (parent.regions.clone(), parent.badge_address, parent.discards);
+    let (regions, unseen) = (parent.regions.clone(), parent.unseen.clone());
+    let (badge_address, discards) = (parent.badge_address, parent.discards);
     let uffd = parent.uffd.child(child);
     let space = Space {
         uffd,
@@ -271,6 +280,7 @@ fn fork(core: &mut Core, id: SpaceId, badge: u64, child: OwnedFd) -> Option<Spac
         badge,
         badge_address,
         regions,
+        unseen,
         discards,
         changed: true,
         pending: Pending::default(),

@@ -2,8 +2,6 @@
 //! and enters those that grow, closes spaces whose process is gone, writes the trace, and notices the end.
 
 use std::collections::HashSet;
-use std::io;
-use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,10 +13,11 @@ use rackmem_uapi::process::read_pages;
 use crate::core::PAGE;
 use crate::entry::State;
 use crate::kernel::{Inhabitant, Mapping};
-use crate::late::{self, Pending};
-use crate::procfs::{self, PageMap, Span};
+use crate::late::Pending;
+use crate::procfs;
+use crate::register::register_new;
 use crate::space::{Inside, Space};
-use crate::table::{CHUNK_BYTES, SpaceId};
+use crate::table::SpaceId;
 use crate::tracing_file::TraceFile;
 use crate::{PagerError, Probes, Shared, enter};
 
@@ -26,14 +25,8 @@ use crate::{PagerError, Probes, Shared, enter};
 const TICK_BUSY: Duration = Duration::from_millis(1);
 /// How often when nothing changes.
 const TICK_IDLE: Duration = Duration::from_millis(10);
-/// Attempts at registering new memory while the program changes its mappings, before the next look at its size.
-const REGISTER_TRIES: u32 = 10;
-/// Between two of them: about what a change takes.
-const REGISTER_REST: Duration = Duration::from_micros(100);
 /// How often processes are looked at.
 const TICK_PROCESSES: Duration = Duration::from_millis(20);
-/// Memory that is taken in under one hold of the lock: 128 pages, about 50 µs.
-const TAKE_IN_BYTES: u64 = CHUNK_BYTES / 4;
 /// A descendant with less private memory than this is left alone: managing it costs more than it holds.
 const ENTER_BYTES: u64 = 4 << 20;
 
@@ -277,6 +270,7 @@ pub(crate) fn new_space(uffd: Arc<dyn Mapping>, pid: u32, inside: Inside) -> Spa
         badge_address: inside.badge,
         inside: Some(inside),
         regions: Default::default(),
+        unseen: Default::default(),
         discards: false,
         changed: false,
         pending: Pending::default(),
@@ -313,160 +307,6 @@ pub(crate) fn entered(shared: &Shared, id: SpaceId, inside: Inside) {
             }
         }
     }
-}
-
-fn register_new(shared: &Shared, id: SpaceId, thread: u32) {
-    let Ok(map) = PageMap::open(thread) else { return };
-    let look = || procfs::spans(thread);
-    // What is not registered grows beyond the limit, so that an attempt that a change spoils is made again at once.
-    for _ in 0..REGISTER_TRIES {
-        if register(shared, id, &look, &|address, count| map.present(address, count)) {
-            break;
-        }
-        std::thread::sleep(REGISTER_REST);
-    }
-}
-
-/// What is mapped now.
-type Look<'a> = dyn Fn() -> io::Result<Vec<Span>> + 'a;
-/// For each of so many pages from an address on, whether it is there.
-type Present<'a> = dyn Fn(u64, usize) -> io::Result<Vec<bool>> + 'a;
-
-/// Registers mappings that are not yet, and takes in the pages that are there.
-///
-/// The list of mappings is old by the time they are registered. If just what it names were registered, a mapping that has
-/// grown or moved since would fall into two, and a program that then moves or shrinks what it knows as one would be
-/// refused. So whole spans are registered, from one mapping that cannot be to the next, whatever lies there now; and what is
-/// ours now is seen by a second look, between which and now no change there was reported and none is due.
-///
-/// `false`: a change came in between, and it is to be tried again.
-pub(crate) fn register(shared: &Shared, id: SpaceId, look: &Look<'_>, present: &Present<'_>) -> bool {
-    let Ok(spans) = look() else { return true };
-    let layouts = match register_spans(shared, id, &spans) {
-        Registered::Nothing => return true,
-        Registered::NotNow => return false,
-        Registered::Some { layouts } => layouts,
-    };
-    let Ok(spans) = look() else { return true };
-    let mut found = Vec::new();
-    let mut as_seen = true;
-    {
-        let mut core = shared.lock();
-        let Some(space) = core.space_mut(id) else { return true };
-        // A child that was forked already, but of which we have not read yet, knows nothing of this registration. So the
-        // memory is ours only from the next look on, when that child will have been told apart.
-        if !space.pending.is_empty() || space.ask() == Some(libc::EAGAIN) {
-            space.changed = true;
-            return false;
-        }
-        for mapping in spans.into_iter().flat_map(|span| span.mappings) {
-            for gap in space.regions.gaps(mapping) {
-                if space.is_ours(gap.start) {
-                    continue;
-                }
-                match space.uffd.is_registered(gap.start) {
-                    Some(true) if !space.pending.is_touched(&gap, layouts) => found.push(gap),
-                    // It came after the first look, which its size will show, or cannot be.
-                    Some(false) => {}
-                    // It has changed, or something is changing.
-                    Some(true) | None => as_seen = false,
-                }
-            }
-        }
-        space.changed |= !as_seen;
-        found.iter().for_each(|gap| space.regions.insert(gap.clone()));
-        core.regions_note(id);
-    }
-    for gap in found {
-        take_in(shared, id, present, gap);
-    }
-    as_seen
-}
-
-/// What became of [`register_spans`].
-enum Registered {
-    /// There is nothing new, or the space is gone.
-    Nothing,
-    /// The mappings are changing, see `late.rs`.
-    NotNow,
-    /// After so many changes of what is mapped where.
-    Some { layouts: u64 },
-}
-
-/// Has the kernel report missing pages.
-fn register_spans(shared: &Shared, id: SpaceId, spans: &[Span]) -> Registered {
-    let mut any = false;
-    for span in spans {
-        let mut core = shared.lock();
-        let Some(space) = core.space_mut(id) else { return Registered::Nothing };
-        if !space.pending.is_empty() || space.ask() == Some(libc::EAGAIN) {
-            space.changed = true;
-            return Registered::NotNow;
-        }
-        // Always, not only for what is new by the list: another mapping may have come where an old one was.
-        let whole = space.uffd.register(span.range.start, span.range.end - span.range.start).is_ok();
-        for gap in span.mappings.iter().flat_map(|mapping| space.regions.gaps(mapping.clone())) {
-            // Fails where the mapping has gone again, or is another userfaultfd's.
-            any |= !space.is_ours(gap.start)
-                && (whole || space.uffd.register(gap.start, gap.end - gap.start).is_ok());
-        }
-    }
-    match shared.lock().space(id) {
-        Some(space) if any => Registered::Some { layouts: space.pending.layouts() },
-        _ => Registered::Nothing,
-    }
-}
-
-/// Takes in the pages of a range that are there and not known: they were there before the range was registered.
-///
-/// A page may be managed only if its mapping is registered *now*: pages can be moved out of any mapping, but only in a
-/// registered one does the next access fault. Lists of mappings are old; the kernel's answer to a zero page for an address
-/// is not: `EEXIST` says that the page is there and its mapping registered, at this moment and under the lock.
-fn take_in(shared: &Shared, id: SpaceId, present: &Present<'_>, range: Range<u64>) {
-    let mut start = range.start;
-    while start < range.end {
-        // A part of a chunk at a time: what a fault may have to wait for.
-        let end = range.end.min((start / TAKE_IN_BYTES + 1) * TAKE_IN_BYTES);
-        let Ok(present) = present(start, ((end - start) / PAGE) as usize) else { return };
-        if present.contains(&true) && !take_in_present(shared, id, start, &present) {
-            let mut core = shared.lock();
-            let Some(space) = core.space_mut(id) else { return };
-            space.regions.remove(start..range.end); // at the next look
-            space.changed = true;
-            core.regions_note(id);
-            return;
-        }
-        start = end;
-    }
-    shared.evict.notify_one();
-}
-
-fn take_in_present(shared: &Shared, id: SpaceId, start: u64, present: &[bool]) -> bool {
-    let mut core = shared.lock();
-    if !late::settle(&mut core, id) {
-        return false;
-    }
-    let Some(uffd) = core.uffd(id) else { return false };
-    let Some(first) = core.table.find_or_create(id, start) else {
-        core.warn("the page table is full: some memory is not managed".to_owned());
-        return false;
-    };
-    for (i, _) in present.iter().enumerate().filter(|&(_, &present)| present) {
-        let (page, address) = (PageRef(first.0 + i as u32), start + i as u64 * PAGE);
-        let entry = core.table.get(page);
-        // What the program has just given back is still there until its `madvise` goes on: nobody knows when. Such a page
-        // is known again from its next fault on.
-        if entry.state != State::Empty || entry.discarded {
-            continue;
-        }
-        let asked = uffd.zeropage(address, PAGE);
-        // Done: it had gone again, and its place holds zeros now, as it would after a fault.
-        if asked.error.is_none_or(|error| error.raw_os_error() == Some(libc::EEXIST)) {
-            core.became_resident(page, entry, Admission::Found);
-        }
-    }
-    core.ceiling_raise();
-    true
 }
 
 /// Whether a space's memory is gone.

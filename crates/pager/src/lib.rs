@@ -30,6 +30,7 @@ mod poll;
 mod probes;
 mod procfs;
 mod ranges;
+mod register;
 mod serve;
 #[cfg(test)]
 mod sim;

@@ -67,6 +67,12 @@ impl RangeSet {
         self.0.range(first..range.end).map(|(&start, &end)| start..end).collect()
     }
 
+    /// The parts of `range` that are in the set.
+    pub(crate) fn within(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let clip = |part: Range<u64>| part.start.max(range.start)..part.end.min(range.end);
+        self.overlapping(range).into_iter().map(clip).filter(|part| !part.is_empty()).collect()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> {
         self.0.iter().map(|(&start, &end)| start..end)
     }
@@ -91,6 +97,9 @@ mod tests {
             }
             let common: Vec<u64> = ranges.overlapping(&(20..40)).into_iter().flatten().collect();
             prop_assert!((20..40).all(|i| common.contains(&i) == model[i as usize]));
+            let within: Vec<u64> = ranges.within(&(20..40)).into_iter().flatten().collect();
+            let expected: Vec<u64> = (20..40).filter(|&i| model[i as usize]).collect();
+            prop_assert_eq!(within, expected);
             let covered: Vec<u64> = ranges.gaps(0..80).into_iter().flatten().collect();
             let expected: Vec<u64> = (0..80).filter(|&i| !model[i as usize]).collect();
             prop_assert_eq!(covered, expected);

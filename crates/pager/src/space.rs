@@ -40,6 +40,8 @@ pub(crate) struct Space {
     pub(crate) badge_address: u64,
     /// Registered memory of the program.
     pub(crate) regions: RangeSet,
+    /// What of it has not been looked at for pages that were there before it was registered.
+    pub(crate) unseen: RangeSet,
     /// The program has discarded memory, so a page that is missing may rightly read as zeros.
     pub(crate) discards: bool,
     /// Mappings have changed since the keeper looked last.

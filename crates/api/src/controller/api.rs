@@ -5,11 +5,13 @@ use std::future::Future;
 use futures_util::stream::BoxStream;
 
 use super::{
-    BrickNew, BrickView, ControllerView, DrainRequest, PlanView, RackFile, ReasonView, ReservationNew,
-    ReservationResize, ReservationView, Topology, Who,
+    BrickNew, BrickView, ControllerView, DrainRequest, MachineNew, MachineResize, MachineView, PlanView,
+    RackFile, ReasonView, ReservationNew, ReservationResize, ReservationView, Topology, Who,
 };
+use crate::agent::StopRequest;
 use crate::change::Change;
 use crate::event::{Event, EventId};
+use crate::name::VmName;
 use crate::operation::{Operation, OperationFilter, OperationId, WaitQuery};
 use crate::problem::Problem;
 
@@ -111,6 +113,54 @@ pub trait ControllerApi: Send + Sync + 'static {
         change: Change,
         who: Who,
         id: u64,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// The virtual machines that `who` may see, by name.
+    fn vm_list(&self, who: Who) -> impl Future<Output = Result<Vec<MachineView>, Problem>> + Send;
+
+    /// One virtual machine, with what its agent says of it.
+    fn vm_show(&self, who: Who, name: VmName) -> impl Future<Output = Result<MachineView, Problem>> + Send;
+
+    /// Makes a virtual machine: chooses its brick, reserves, attaches, starts; all or nothing.
+    fn vm_create(
+        &self,
+        change: Change,
+        who: Who,
+        new: MachineNew,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Starts a stopped machine.
+    fn vm_start(
+        &self,
+        change: Change,
+        who: Who,
+        name: VmName,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Stops a machine; what is reserved for it stays.
+    fn vm_stop(
+        &self,
+        change: Change,
+        who: Who,
+        name: VmName,
+        how: StopRequest,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Gives a machine more or less memory while it runs, and reserves or releases what that takes or frees.
+    fn vm_resize(
+        &self,
+        change: Change,
+        who: Who,
+        name: VmName,
+        request: MachineResize,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Deletes a machine in whatever state it is, and releases its reservation.
+    fn vm_delete(
+        &self,
+        change: Change,
+        who: Who,
+        name: VmName,
     ) -> impl Future<Output = Result<Operation, Problem>> + Send;
 
     /// Brick by brick, what each means for a request.

@@ -7,13 +7,15 @@ use reqwest::Method;
 use serde::Serialize;
 
 use super::{
-    BrickNew, BrickView, ControllerView, DrainRequest, PlanView, RackFile, ReasonView, ReservationNew,
-    ReservationResize, ReservationView, Topology,
+    BrickNew, BrickView, ControllerView, DrainRequest, MachineNew, MachineResize, MachineView, PlanView,
+    RackFile, ReasonView, ReservationNew, ReservationResize, ReservationView, Topology,
 };
+use crate::agent::StopRequest;
 use crate::client::{ChangeOptions, Endpoint, HttpClient};
 use crate::error::ApiError;
 use crate::event::{Event, EventId};
 use crate::generation::Generation;
+use crate::name::VmName;
 use crate::operation::{Operation, OperationFilter, OperationId, WaitQuery};
 use crate::serve::TlsFiles;
 
@@ -133,6 +135,41 @@ impl ControllerClient {
     /// Ends a reservation.
     pub async fn reservation_release(&self, id: u64) -> Result<Operation, ApiError> {
         self.change(Method::DELETE, &format!("/v1/reservations/{id}"), NONE).await
+    }
+
+    /// The virtual machines that one may see.
+    pub async fn vm_list(&self) -> Result<Vec<MachineView>, ApiError> {
+        self.http.get("/v1/vms", &NONE).await
+    }
+
+    /// One virtual machine, with what its agent says of it.
+    pub async fn vm_show(&self, name: &VmName) -> Result<MachineView, ApiError> {
+        self.http.get(&format!("/v1/vms/{name}"), &NONE).await
+    }
+
+    /// Makes a virtual machine.
+    pub async fn vm_create(&self, new: &MachineNew) -> Result<Operation, ApiError> {
+        self.change(Method::POST, "/v1/vms", Some(new)).await
+    }
+
+    /// Starts a stopped machine.
+    pub async fn vm_start(&self, name: &VmName) -> Result<Operation, ApiError> {
+        self.change(Method::POST, &format!("/v1/vms/{name}/start"), NONE).await
+    }
+
+    /// Stops a machine.
+    pub async fn vm_stop(&self, name: &VmName, how: StopRequest) -> Result<Operation, ApiError> {
+        self.change(Method::POST, &format!("/v1/vms/{name}/stop"), Some(&how)).await
+    }
+
+    /// Gives a machine more or less memory while it runs.
+    pub async fn vm_resize(&self, name: &VmName, request: MachineResize) -> Result<Operation, ApiError> {
+        self.change(Method::POST, &format!("/v1/vms/{name}/resize"), Some(&request)).await
+    }
+
+    /// Deletes a machine.
+    pub async fn vm_delete(&self, name: &VmName) -> Result<Operation, ApiError> {
+        self.change(Method::DELETE, &format!("/v1/vms/{name}"), NONE).await
     }
 
     /// Brick by brick, what each means for a request.

@@ -13,6 +13,7 @@ mod access;
 mod api;
 mod brick;
 mod client;
+mod machine;
 mod reservation;
 mod routes;
 mod topology;
@@ -21,6 +22,7 @@ pub use access::{Role, TokenEntry, Tokens, Who};
 pub use api::ControllerApi;
 pub use brick::{BrickKind, BrickNew, BrickView, CableNew, DrainRequest, PowerState, RackFile};
 pub use client::ControllerClient;
+pub use machine::{MachineNew, MachineResize, MachineState, MachineView};
 pub use reservation::{
     AcceleratorNew, GroupNew, MappingView, PlanView, ReasonView, ReservationNew, ReservationResize,
     ReservationView, SegmentView,
@@ -48,4 +50,14 @@ pub mod kind {
     pub const RESERVATION_RESIZE: &str = "reservation.resize";
     /// A reservation ends.
     pub const RESERVATION_RELEASE: &str = "reservation.release";
+    /// A virtual machine is made.
+    pub const VM_CREATE: &str = "vm.create";
+    /// A virtual machine is started.
+    pub const VM_START: &str = "vm.start";
+    /// A virtual machine is stopped.
+    pub const VM_STOP: &str = "vm.stop";
+    /// A virtual machine gets more or less memory.
+    pub const VM_RESIZE: &str = "vm.resize";
+    /// A virtual machine is deleted.
+    pub const VM_DELETE: &str = "vm.delete";
 }

@@ -67,13 +67,20 @@ impl ControllerOptions {
         Telling { json: self.json, no_wait: self.no_wait }
     }
 
-    /// The controller of this machine's only rack, else where controllers listen.
-    fn found(&self) -> anyhow::Result<Endpoint> {
+    /// Whether a rack of this machine has a controller.
+    pub(crate) fn stands(&self) -> bool {
+        !self.sockets().is_empty()
+    }
+
+    fn sockets(&self) -> Vec<PathBuf> {
         let racks = Racks::new(self.racks.clone());
         let standing = racks.names().into_iter().filter_map(|name| racks.find(&name).ok());
-        let sockets: Vec<PathBuf> =
-            standing.map(|rack| rack.controller_socket()).filter(|socket| socket.exists()).collect();
-        match &sockets[..] {
+        standing.map(|rack| rack.controller_socket()).filter(|socket| socket.exists()).collect()
+    }
+
+    /// The controller of this machine's only rack, else where controllers listen.
+    fn found(&self) -> anyhow::Result<Endpoint> {
+        match &self.sockets()[..] {
             [] => Ok(CONTROLLER.parse()?),
             [path] => Ok(Endpoint::Unix { path: path.clone() }),
             several => {

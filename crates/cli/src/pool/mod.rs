@@ -22,7 +22,7 @@ pub(crate) fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> an
 }
 
 /// Prints a value as JSON.
-fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }

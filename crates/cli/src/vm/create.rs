@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::{bail, ensure};
 use clap::Args;
 use rackmem_api::agent::{Boot, Driver, VmSpec};
+use rackmem_api::controller::MachineNew;
 use rackmem_api::{AttachmentId, LatencyClass, VmName};
 use rackmem_types::{Bytes, ServerAddress};
 
@@ -22,7 +24,7 @@ pub(crate) struct Arguments {
     /// Memory to which it can grow while it runs
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory_max: Option<Bytes>,
-    /// How much of it may be in this machine's RAM; the rest is far (default: all of it is local)
+    /// How much of it may be in the brick's RAM; the rest is far (default: all of it on an agent, a quarter over the racks)
     #[arg(long, value_name = "SIZE")]
     pub(crate) local: Option<Bytes>,
     /// Virtual processors
@@ -55,10 +57,25 @@ pub(crate) struct Arguments {
     /// By what it grows (default: virtio-mem, where QEMU has it)
     #[arg(long, value_enum, value_name = "DEVICE", requires = "memory_max")]
     pub(crate) growth: Option<Growth>,
+    /// How far away the rest may be, for a controller, which chooses the brick: local, tray, rack or interrack (default: rack)
+    #[arg(long, help_heading = "Over the racks")]
+    pub(crate) class: Option<LatencyClass>,
+    /// The compute brick, or 'any'
+    #[arg(long, value_name = "BRICK", help_heading = "Over the racks")]
+    pub(crate) compute: Option<String>,
+    /// Spread the rest over so many memory bricks at most
+    #[arg(long, value_name = "N", help_heading = "Over the racks")]
+    pub(crate) spread: Option<u8>,
+    /// The project that it counts against (default: yours)
+    #[arg(long, help_heading = "Over the racks")]
+    pub(crate) project: Option<String>,
     /// Do not start it
     #[arg(long)]
     pub(crate) no_start: bool,
 }
+
+/// How a compute brick is left to the controller.
+const ANY: &str = "any";
 
 /// What memory is plugged as.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -85,6 +102,43 @@ impl Arguments {
         let operation = client.vm_create(&spec).await?;
         let done = if self.no_start { "made" } else { "runs" };
         finish(agent, &client, operation, &format!("{}: {done}", self.name)).await
+    }
+
+    /// Whether an option says that a controller is meant.
+    pub(crate) fn is_over_racks(&self) -> bool {
+        self.class.is_some() || self.compute.is_some() || self.spread.is_some() || self.project.is_some()
+    }
+
+    /// What a controller is asked for.
+    pub(crate) fn over_racks(&self) -> anyhow::Result<MachineNew> {
+        ensure!(
+            self.memory_servers.is_empty() && self.attachments.is_empty(),
+            "the controller chooses the memory servers: leave out --memory-server and --attachment, or ask an agent with --agent"
+        );
+        let VmSpec { name, memory, memory_max, local, vcpus, boot, far_node, growth, start, .. } =
+            self.spec()?;
+        let compute = self.compute.clone().filter(|brick| brick != ANY);
+        let class = self.class.unwrap_or(LatencyClass::Rack);
+        let (project, spread) = (self.project.clone(), self.spread);
+        let new = MachineNew {
+            name,
+            project,
+            compute,
+            memory,
+            memory_max,
+            local,
+            class,
+            spread,
+            vcpus,
+            boot,
+            far_node,
+            growth,
+            start,
+        };
+        match new.check() {
+            Ok(()) => Ok(new),
+            Err(problem) => bail!(problem.detail),
+        }
     }
 
     fn spec(&self) -> anyhow::Result<VmSpec> {

@@ -1,4 +1,4 @@
-//! `rackmem vm`: virtual machines, by asking an agent. Thin: it reads the command line, asks, and prints.
+//! `rackmem vm`: virtual machines, by asking an agent or the controller of the racks. Thin: it reads the command line, asks, and prints.
 
 mod act;
 mod ask;
@@ -7,6 +7,7 @@ mod console;
 mod create;
 mod elastic;
 mod log;
+mod over;
 mod resize;
 mod show;
 mod watch;
@@ -17,6 +18,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 pub(crate) use ask::AgentOptions;
+use ask::{Asked, VmOptions};
 
 /// Make, change and watch virtual machines
 #[derive(Args, Debug)]
@@ -24,12 +26,12 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
     #[command(flatten)]
-    pub(crate) agent: AgentOptions,
+    pub(crate) options: VmOptions,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Create(create::Arguments),
+    Create(Box<create::Arguments>),
     /// List the virtual machines
     List,
     /// Show one machine: what it does, how much memory it has and where that is
@@ -63,8 +65,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn carry_out(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let agent = &arguments.agent;
-    match &arguments.command {
+    let of_racks = matches!(&arguments.command, Command::Create(create) if create.is_over_racks());
+    match arguments.options.asked(of_racks)? {
+        Asked::Agent(agent) => on_agent(&agent, &arguments.command).await,
+        Asked::Controller(controller) => over::carry_out(&controller, &arguments.command).await,
+    }
+}
+
+async fn on_agent(agent: &AgentOptions, command: &Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Create(create) => create.run(agent).await,
         Command::List => show::list(agent).await,
         Command::Show(vm) => show::show(agent, vm).await,

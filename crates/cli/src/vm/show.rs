@@ -51,7 +51,7 @@ pub(crate) async fn show(agent: &AgentOptions, vm: &Name) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(vm: &VmView) -> String {
+pub(super) fn text(vm: &VmView) -> String {
     let state = match &vm.reason {
         Some(reason) => format!("{} ({reason})", word(&vm.state)),
         None => word(&vm.state),
@@ -113,6 +113,6 @@ fn far(part: &FarPart) -> String {
 }
 
 /// The word that the API has for it.
-fn word<T: Serialize>(value: &T) -> String {
+pub(super) fn word<T: Serialize>(value: &T) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -154,7 +154,7 @@ impl Agents {
         Ok(self.client(brick, order.management(brick)?)?.under(order.reign))
     }
 
-    fn client(&self, brick: &Name, address: &str) -> Result<AgentClient, Problem> {
+    pub(super) fn client(&self, brick: &Name, address: &str) -> Result<AgentClient, Problem> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(address) {
             return Ok(client.clone());
@@ -177,7 +177,10 @@ fn id(segment: SegmentId) -> Result<AttachmentId, Problem> {
 }
 
 /// Waits until what an agent accepted has ended well.
-async fn ended(client: &AgentClient, accepted: Result<Operation, ApiError>) -> Result<(), Problem> {
+pub(super) async fn ended(
+    client: &AgentClient,
+    accepted: Result<Operation, ApiError>,
+) -> Result<(), Problem> {
     let mut operation = accepted.map_err(told)?;
     if !operation.state.is_final() {
         let query = WaitQuery { timeout: OPERATION_MAX_S };
@@ -200,7 +203,7 @@ fn absent_is_fine(problem: Problem) -> Result<(), Problem> {
     if problem.kind == ProblemType::NotFound { Ok(()) } else { Err(problem) }
 }
 
-fn told(error: ApiError) -> Problem {
+pub(super) fn told(error: ApiError) -> Problem {
     match error {
         ApiError::Problem(problem) => problem,
         ApiError::Unreachable { .. } => {

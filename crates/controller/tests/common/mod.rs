@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use rackmem_api::agent::VmView;
 use rackmem_api::controller::{ControllerApi, RackFile, ReservationNew, Role, Who};
 use rackmem_api::operation::{OperationFilter, WaitQuery};
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{Change, LatencyClass, Operation, Problem};
-use rackmem_controller::{Controller, ControllerConfig, Hands, Order, Placed, Seen, Target};
-use rackmem_rack::Step;
+use rackmem_controller::{
+    Call, Controller, ControllerConfig, Errand, Hands, Order, Placed, Seen, Target, Told,
+};
+use rackmem_rack::{Name, Step};
 use rackmem_types::Bytes;
 
 /// The example of the repository: four compute and four memory bricks in two trays.
@@ -26,8 +29,8 @@ pub(crate) struct Bricks {
     pub(crate) holds: Mutex<BTreeSet<String>>,
     /// Each step is done twice.
     pub(crate) twice: bool,
-    /// The step of that number fails, counted from 1.
-    pub(crate) fails_at: usize,
+    /// The step or errand of that number fails, counted from 1.
+    pub(crate) fails_at: AtomicUsize,
     pub(crate) steps: AtomicUsize,
 }
 
@@ -59,6 +62,55 @@ impl Bricks {
         }
     }
 
+    /// A machine is what it was made from, and each attachment and its size beside it.
+    fn act_on_machine(&self, errand: &Errand) -> Told {
+        let mut holds = self.holds.lock().unwrap();
+        let resized = |vm: &dyn std::fmt::Display| format!("size of {vm} ");
+        match errand {
+            Errand::Create { spec, .. } => {
+                holds.insert(format!("machine {}", spec.name));
+            }
+            Errand::Delete { spec, .. } => {
+                let of = |held: &String| held.split(' ').any(|word| word == spec.name.as_str());
+                holds.retain(|held| !of(held));
+            }
+            Errand::Start { vm, .. } => {
+                holds.insert(format!("runs {vm}"));
+            }
+            Errand::Stop { vm, .. } => {
+                holds.remove(&format!("runs {vm}"));
+            }
+            Errand::Attach { vm, attachments, .. } => {
+                holds.extend(attachments.iter().map(|id| format!("attached {vm} {id}")));
+            }
+            Errand::Detach { vm, attachments, .. } => {
+                for id in attachments {
+                    holds.remove(&format!("attached {vm} {id}"));
+                }
+            }
+            Errand::Resize { vm, to, .. } => {
+                holds.retain(|held| !held.starts_with(&resized(vm)));
+                holds.insert(resized(vm) + &to.to_string());
+                return Told { size: Some(*to), note: None };
+            }
+            Errand::Restore { vm, .. } => holds.retain(|held| !held.starts_with(&resized(vm))),
+        }
+        Told::default()
+    }
+
+    fn fails(&self) -> Result<(), Problem> {
+        // After it was done: the worst that a failure can be.
+        if self.steps.fetch_add(1, Ordering::Relaxed) + 1 == self.fails_at.load(Ordering::Relaxed) {
+            return Err(Problem::new(ProblemType::Backend, "told to fail"));
+        }
+        Ok(())
+    }
+
+    /// The step or errand that comes as that number from now on fails.
+    pub(crate) fn fail_after(&self, number: usize) {
+        self.fails_at.store(self.steps.load(Ordering::Relaxed) + number, Ordering::Relaxed);
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.holds.lock().unwrap().len()
     }
@@ -71,12 +123,22 @@ impl Hands for Bricks {
             if self.twice {
                 self.act(&order.step);
             }
-            // After it was done: the worst that a failure can be.
-            if self.steps.fetch_add(1, Ordering::Relaxed) + 1 == self.fails_at {
-                return Err(Problem::new(ProblemType::Backend, "told to fail"));
-            }
-            Ok(None)
+            self.fails().map(|()| None)
         })
+    }
+
+    fn errand<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Told, Problem>> {
+        Box::pin(async move {
+            let mut told = self.act_on_machine(&call.errand);
+            if self.twice {
+                told = self.act_on_machine(&call.errand);
+            }
+            self.fails().map(|()| told)
+        })
+    }
+
+    fn machines<'a>(&'a self, _: &'a Name, _: &'a str) -> BoxFuture<'a, Result<Vec<VmView>, Problem>> {
+        Box::pin(std::future::pending())
     }
 
     fn look<'a>(&'a self, _: &'a Target) -> BoxFuture<'a, Result<Seen, Problem>> {

@@ -84,8 +84,9 @@ impl Mapping for SimMapping {
                 Change::Unmap(start, end) => Event::Unmap { start, end },
                 Change::Remap(from, to, len) => Event::Remap { from, to, len },
                 Change::Fork(child) => {
-                    born.push(child);
-                    Event::Fork { child: self.world.fd() }
+                    let fd = self.world.fd();
+                    born.push((fd.as_raw_fd(), child));
+                    Event::Fork { child: fd }
                 }
             });
         }
@@ -171,7 +172,7 @@ impl Mapping for SimMapping {
     }
 
     fn child(&self, uffd: OwnedFd) -> Arc<dyn Mapping> {
-        let memory = self.world.kernel().born.pop_front().expect("a child was born");
+        let memory = self.world.kernel().born.remove(&uffd.as_raw_fd()).expect("a child was born");
         Arc::new(Self::new(&self.world, memory, uffd))
     }
 

@@ -81,6 +81,28 @@ pub(super) fn check(core: &Core, world: &World) {
     }
 }
 
+/// What must be so at the end, when the keeper has looked once more and nothing changes: of memory that is managed nothing is
+/// there that the pager does not know of. It would never fault, so never be known, and count towards no limit.
+pub(super) fn check_known(core: &Core, world: &World) {
+    let kernel = world.kernel();
+    for (id, space) in core.spaces() {
+        let memory = &kernel.memories[kernel.by_fd[&space.uffd.as_fd().as_raw_fd()]];
+        if !memory.alive || memory.changing > 0 || space.inside.is_none() || !space.pending.is_empty() {
+            continue;
+        }
+        for (&address, page) in &memory.pages {
+            if !matches!(page.there, There::Present { .. }) || space.regions.containing(address).is_none() {
+                continue;
+            }
+            let state = core.table.find(id, address).map(|page| core.table.get(page).state);
+            assert!(
+                !matches!(state, None | Some(State::Empty)),
+                "{address:#x} of {id} is there, and nobody knows: {state:?}"
+            );
+        }
+    }
+}
+
 /// Who waits for what.
 pub(super) fn waiters(core: &Core, world: &World) -> String {
     let kernel = world.kernel();

@@ -82,7 +82,7 @@ pub(super) struct Kernel {
     pub(super) memories: Vec<Memory>,
     pub(super) by_fd: HashMap<RawFd, usize>,
     /// Children whose message was read and whose descriptor was not yet taken up.
-    pub(super) born: VecDeque<usize>,
+    pub(super) born: HashMap<RawFd, usize>,
     next_mapping: u32,
     pub(super) next_value: u64,
     /// A memory server was lost, or answered wrongly: SIGBUS is an answer from now on.
@@ -123,7 +123,7 @@ impl Kernel {
             rng: Rng::new(seed),
             memories: Vec::new(),
             by_fd: HashMap::new(),
-            born: VecDeque::new(),
+            born: HashMap::new(),
             next_mapping: 0,
             next_value: 1,
             harm: false,

@@ -34,6 +34,7 @@ use crate::evict::Evictor;
 use crate::keeper;
 use crate::late;
 use crate::procfs::Span;
+use crate::register;
 use crate::serve::Server;
 use crate::space::Inside;
 use crate::table::SpaceId;
@@ -119,6 +120,7 @@ fn simulate(seed: u64) {
         sim.served.store(true, Relaxed);
     });
     sim.check();
+    check::check_known(&sim.shared.lock(), &sim.world);
     sim.shared.close(0);
     if plan.detaches {
         program.verify(); // without anybody who would answer
@@ -261,7 +263,7 @@ impl Simulation {
             })
         };
         let present = |address, count| Ok(self.world.kernel().present(memory, address, count));
-        keeper::register(&self.shared, id, &look, &present);
+        register::register(&self.shared, id, &look, &present);
     }
 
     /// Lets others go on, and now and then looks whether everything is in order.

@@ -147,7 +147,7 @@ pub(crate) fn inherit(
     // From here on everything is with the resident threads.
     core.estate.trustee_set(None);
     trustee.into_iter().for_each(trustee::Left::dismiss);
-    core.ceiling_raise();
+    core.ceiling_reset();
     core.stuck = true; // nobody waits for room until the evictor is at work
     let insides = core.spaces().filter_map(|(id, space)| Some((id, space.inside.clone()?))).collect();
     Ok(Inheritance { core, far, root, insides })
@@ -194,11 +194,14 @@ impl Heirs {
             badge: record.badge,
             badge_address: record.badge_address,
             regions: Default::default(),
+            unseen: Default::default(),
             discards: record.discards,
             changed: true,
             pending: Pending::default(),
         };
         for range in estate.regions(id).unwrap_or_default() {
+            // The dead pager may have been about to.
+            space.unseen.insert(range.clone());
             space.regions.insert(range);
         }
         self.spaces.push((id, space));

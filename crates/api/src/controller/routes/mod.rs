@@ -1,6 +1,7 @@
 //! The controller's API over HTTP: one router for any [`ControllerApi`], and the OpenAPI document that it is described by.
 
 mod bricks;
+mod machines;
 mod operations;
 mod reservations;
 mod whole;
@@ -28,7 +29,7 @@ use super::Who;
     info(
         title = "rackmem controller",
         description = "The API of the SDM controller (interfaces S9 and S10 of D4.1): bricks, switches and cables of the \
-                       racks, and reservations of them. Amounts of memory are whole numbers of bytes, times are \
+                       racks, reservations of them, and virtual machines over them. Amounts of memory are whole numbers of bytes, times are \
                        milliseconds since 1970. Every change is an operation: it is kept, answered with 202, and goes on \
                        whatever becomes of the request. Asked with 'Authorization: Bearer TOKEN', where there are tokens.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
@@ -37,6 +38,7 @@ use super::Who;
         (name = "controller", description = "The whole in numbers and as a graph."),
         (name = "bricks", description = "Registration (S9)."),
         (name = "reservations", description = "Reservation (S10)."),
+        (name = "vms", description = "Virtual machines over the racks."),
         (name = "operations", description = "Work that was accepted, and what happened."),
     ),
     components(schemas(Problem)),
@@ -66,6 +68,7 @@ fn declared<T: ControllerApi>() -> OpenApiRouter {
         .merge(whole::routes::<T>())
         .merge(bricks::routes::<T>())
         .merge(reservations::routes::<T>())
+        .merge(machines::routes::<T>())
         .merge(operations::routes::<T>())
 }
 

@@ -1,0 +1,178 @@
+//! `rackmem vm` over the racks: the controller chooses the brick, reserves, and has the brick's agent run the machine.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use rackmem_api::OperationState;
+use rackmem_api::agent::StopRequest;
+use rackmem_api::controller::{MachineResize, MachineState, MachineView};
+use serde::Serialize;
+
+use super::Command;
+use super::{act, create, resize, show};
+use crate::facts;
+use crate::pool::ask::ControllerOptions;
+use crate::pool::print_json;
+use crate::progress::finish;
+
+/// Carries a command out by asking the controller.
+pub(super) async fn carry_out(options: &ControllerOptions, command: &Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Create(create) => make(options, create).await,
+        Command::List => list(options).await,
+        Command::Show(vm) => print(options, vm).await,
+        Command::Start(vm) => {
+            let client = options.changing().await?;
+            let asked = client.vm_start(&vm.name).await?;
+            finish(options.telling(), &client, asked, &format!("{}: started", vm.name)).await
+        }
+        Command::Stop(act::Stop { name, force, timeout }) => {
+            let client = options.changing().await?;
+            let how = StopRequest { force: *force, timeout_s: Some(*timeout) };
+            let asked = client.vm_stop(name, how).await?;
+            finish(options.telling(), &client, asked, &format!("{name}: stopped")).await
+        }
+        Command::Resize(resize) => give(options, resize).await,
+        Command::Delete(vm) => {
+            let client = options.changing().await?;
+            let asked = client.vm_delete(&vm.name).await?;
+            finish(options.telling(), &client, asked, &format!("{}: deleted", vm.name)).await
+        }
+        Command::Pause(_)
+        | Command::Resume(_)
+        | Command::Console(_)
+        | Command::Log(_)
+        | Command::Elastic(_)
+        | Command::Attach(_)
+        | Command::Detach(_)
+        | Command::Watch(_) => bail!(
+            "a controller makes, shows, starts, stops, resizes and deletes machines; for this, ask the agent that runs it \
+             with --agent ('rackmem vm show' names the brick, 'rackmem brick show' its address)"
+        ),
+    }
+}
+
+async fn make(options: &ControllerOptions, create: &create::Arguments) -> anyhow::Result<ExitCode> {
+    let new = create.over_racks()?;
+    let client = options.changing().await?;
+    let asked = client.vm_create(&new).await?;
+    let id = asked.id;
+    let done = if new.start { "runs" } else { "made" };
+    let told = if options.no_wait || options.json {
+        finish(options.telling(), &client, asked, "").await
+    } else {
+        // Where it is is known only when it is there.
+        let ended = crate::progress::Progress::new(false).follow(&client, asked).await?;
+        match ended.state {
+            OperationState::Done => {
+                let brick = client.vm_show(&new.name).await?.compute.unwrap_or_default();
+                finish(options.telling(), &client, ended, &format!("{}: {done} on {brick}", new.name)).await
+            }
+            _ => finish(options.telling(), &client, ended, "").await,
+        }
+    };
+    match told {
+        Err(error) if client.operation_show(id).await?.state == OperationState::Failed => {
+            Err(error).context(format!("nothing was made (see 'rackmem why {id}')"))
+        }
+        told => told,
+    }
+}
+
+async fn give(options: &ControllerOptions, resize: &resize::Arguments) -> anyhow::Result<ExitCode> {
+    let resize::Arguments { name, memory, local, plan, allow_restart } = resize;
+    let (Some(memory), None, false, false) = (memory, local, plan, allow_restart) else {
+        bail!(
+            "a controller changes how much memory a machine has while it runs; --local, --plan and --allow-restart are for \
+             agents: ask the one that runs it with --agent"
+        );
+    };
+    let client = options.changing().await?;
+    let asked = client.vm_resize(name, MachineResize { memory: *memory }).await?;
+    finish(options.telling(), &client, asked, &format!("{name}: has {memory}")).await
+}
+
+async fn list(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
+    let machines = options.client()?.vm_list().await?;
+    if options.json {
+        print_json(&machines)?;
+    } else if machines.is_empty() {
+        eprintln!("there is no virtual machine over the racks; make one with 'rackmem vm create'");
+    } else {
+        let heads = [
+            "NAME",
+            "STATE",
+            "ON",
+            "MEMORY",
+            "MAX",
+            "LOCAL",
+            "FAR",
+            "CLASS",
+            "VCPUS",
+            "RESERVATION",
+            "PROJECT",
+        ];
+        let rows: Vec<_> = machines.iter().map(row).collect();
+        print!("{}", facts::rows(heads, &rows));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(of: &MachineView) -> [String; 11] {
+    [
+        of.name.to_string(),
+        word(&of.state),
+        of.compute.clone().unwrap_or_else(|| "-".to_owned()),
+        of.memory.to_string(),
+        of.memory_max.to_string(),
+        of.local.to_string(),
+        of.far.to_string(),
+        of.class.to_string(),
+        of.vcpus.to_string(),
+        of.reservation.to_string(),
+        of.project.clone(),
+    ]
+}
+
+async fn print(options: &ControllerOptions, vm: &act::Name) -> anyhow::Result<ExitCode> {
+    let view = options.client()?.vm_show(&vm.name).await?;
+    if options.json {
+        print_json(&view)?;
+    } else {
+        print!("{}", text(&view));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(of: &MachineView) -> String {
+    let state = match &of.reason {
+        Some(reason) => format!("{} ({reason})", word(&of.state)),
+        None => word(&of.state),
+    };
+    let far = match &of.memory_bricks[..] {
+        [] => "none".to_owned(),
+        bricks => format!("{} on {}, {} at most", of.far, bricks.join(", "), of.class),
+    };
+    let is_asked = of.machine.is_some() || of.state == MachineState::Creating;
+    let mut text = facts::facts(&[
+        ("name", Some(of.name.to_string())),
+        ("state", Some(state)),
+        ("project", Some(of.project.clone())),
+        ("compute", of.compute.clone()),
+        ("processors", Some(of.vcpus.to_string())),
+        ("memory", Some(format!("{}, at most {}", of.memory, of.memory_max))),
+        ("local", Some(of.local.to_string())),
+        ("far", Some(far)),
+        ("reservation", Some(of.reservation.to_string())),
+        ("operation", of.operation.map(|id| id.to_string())),
+        ("agent", (!is_asked).then(|| "says nothing of it".to_owned())),
+    ]);
+    if let Some(machine) = &of.machine {
+        text += &format!("its agent says\n{}", show::text(machine));
+    }
+    text
+}
+
+fn word(value: &impl Serialize) -> String {
+    show::word(value)
+}

@@ -1,0 +1,156 @@
+//! What an agent is asked to do with a machine. Each may be asked twice; after an error it may have been done or not.
+
+use std::fmt;
+
+use rackmem_api::agent::{StopRequest, VmSpec};
+use rackmem_api::{AttachmentId, Generation, VmName};
+use rackmem_rack::Name;
+use rackmem_types::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// An errand to the agent of a compute brick.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "errand", rename_all = "kebab-case")]
+pub enum Errand {
+    /// Make a machine, and start it if it says so. One that is there and is the same was made by this errand.
+    Create {
+        /// The compute brick.
+        brick: Name,
+        /// The machine.
+        spec: Box<VmSpec>,
+    },
+    /// Delete that machine in whatever state it is. Another one of its name stays.
+    Delete {
+        /// The compute brick.
+        brick: Name,
+        /// The machine.
+        spec: Box<VmSpec>,
+    },
+    /// Start a machine.
+    Start {
+        /// The compute brick.
+        brick: Name,
+        /// The machine.
+        vm: VmName,
+    },
+    /// Stop a machine.
+    Stop {
+        /// The compute brick.
+        brick: Name,
+        /// The machine.
+        vm: VmName,
+        /// How.
+        how: StopRequest,
+    },
+    /// Give a machine attachments: their logical attachment.
+    Attach {
+        /// The compute brick.
+        brick: Name,
+        /// The machine.
+        vm: VmName,
+        /// The attachments.
+        attachments: Vec<AttachmentId>,
+    },
+    /// Take attachments from a machine; what it does not have is no mistake.
+    Detach {
+        /// The compute brick.
+        brick: Name,
+        /// The machine.
+        vm: VmName,
+        /// The attachments.
+        attachments: Vec<AttachmentId>,
+    },
+    /// Give the guest another amount of memory.
+    Resize {
+        /// The compute brick.
+        brick: Name,
+        /// The machine.
+        vm: VmName,
+        /// What was asked for before.
+        from: Bytes,
+        /// What it is to have.
+        to: Bytes,
+    },
+    /// Give the guest the memory back that it had, as far as it goes along: the way back of a resize.
+    Restore {
+        /// The compute brick.
+        brick: Name,
+        /// The machine.
+        vm: VmName,
+        /// What it had.
+        to: Bytes,
+    },
+}
+
+impl Errand {
+    /// The compute brick whose agent is asked.
+    pub fn brick(&self) -> &Name {
+        match self {
+            Self::Create { brick, .. }
+            | Self::Delete { brick, .. }
+            | Self::Start { brick, .. }
+            | Self::Stop { brick, .. }
+            | Self::Attach { brick, .. }
+            | Self::Detach { brick, .. }
+            | Self::Resize { brick, .. }
+            | Self::Restore { brick, .. } => brick,
+        }
+    }
+
+    /// What undoes it, done or half done. A start or a stop that failed has been undone by the agent.
+    pub(crate) fn undo(&self) -> Option<Self> {
+        Some(match self.clone() {
+            Self::Create { brick, spec } => Self::Delete { brick, spec },
+            Self::Attach { brick, vm, attachments } => Self::Detach { brick, vm, attachments },
+            Self::Resize { brick, vm, from, .. } => Self::Restore { brick, vm, to: from },
+            Self::Delete { .. }
+            | Self::Start { .. }
+            | Self::Stop { .. }
+            | Self::Detach { .. }
+            | Self::Restore { .. } => return None,
+        })
+    }
+}
+
+impl fmt::Display for Errand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |ids: &[AttachmentId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::Create { brick, spec } if spec.start => {
+                write!(f, "{brick}: make and start machine '{}'", spec.name)
+            }
+            Self::Create { brick, spec } => write!(f, "{brick}: make machine '{}'", spec.name),
+            Self::Delete { brick, spec } => write!(f, "{brick}: delete machine '{}'", spec.name),
+            Self::Start { brick, vm } => write!(f, "{brick}: start machine '{vm}'"),
+            Self::Stop { brick, vm, .. } => write!(f, "{brick}: stop machine '{vm}'"),
+            Self::Attach { brick, vm, attachments } => {
+                write!(f, "{brick}: give {} to machine '{vm}'", names(attachments))
+            }
+            Self::Detach { brick, vm, attachments } => {
+                write!(f, "{brick}: take {} from machine '{vm}'", names(attachments))
+            }
+            Self::Resize { brick, vm, to, .. } => write!(f, "{brick}: resize machine '{vm}' to {to}"),
+            Self::Restore { brick, vm, to } => write!(f, "{brick}: resize machine '{vm}' back to {to}"),
+        }
+    }
+}
+
+/// An errand that is to be done, with all that has to be known for it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The errand.
+    pub errand: Errand,
+    /// The controller's reign: agents refuse older ones.
+    pub reign: Generation,
+    /// The address of the compute brick.
+    pub address: Option<String>,
+}
+
+/// What came of an errand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The memory that the guest has now, of a resize: it may have given or taken only part.
+    pub size: Option<Bytes>,
+    /// What whoever asked should know.
+    pub note: Option<String>,
+}

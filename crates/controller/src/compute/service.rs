@@ -1,0 +1,177 @@
+//! The compute service's requests: each is judged by the books and becomes an operation, or an answer.
+
+use rackmem_api::agent::StopRequest;
+use rackmem_api::controller::{MachineNew, MachineState, MachineView, Who, kind};
+use rackmem_api::problem::ProblemType;
+use rackmem_api::{Change, Operation, Problem, VmName};
+use rackmem_rack::{RackError, Request, SPREAD_DEFAULT};
+use rackmem_types::Bytes;
+
+use super::{Machine, MachineWork};
+use crate::controller::Controller;
+use crate::error::problem;
+use crate::job::{Job, Work};
+use crate::ledger::now_ms;
+use crate::views::class_asked;
+
+impl Controller {
+    pub(crate) fn machine_list(&self, who: &Who) -> Vec<MachineView> {
+        let state = self.ledger.lock();
+        let seen = state.machines.all().filter(|machine| who.sees(&machine.project));
+        seen.map(|machine| state.machine_view(machine)).collect()
+    }
+
+    pub(crate) async fn machine_show(&self, who: &Who, name: &VmName) -> Result<MachineView, Problem> {
+        let (mut view, asked) = {
+            let state = self.ledger.lock();
+            let machine = state.machines.get(name).filter(|machine| who.sees(&machine.project));
+            let machine = machine.ok_or_else(|| Problem::not_found("virtual machine", name))?;
+            let reservation = state.rack.reservation(machine.reservation).ok();
+            let brick = reservation.and_then(|of| state.rack.brick(&of.compute).ok());
+            let asked = brick.and_then(|brick| Some((brick.name().clone(), brick.spec().address.clone()?)));
+            (state.machine_view(machine), asked)
+        };
+        if let Some((brick, address)) = asked {
+            // The books are shown without what an agent says that cannot be asked.
+            let machines = self.hands.machines(&brick, &address).await.unwrap_or_default();
+            view.machine = machines.into_iter().find(|machine| machine.name == *name);
+        }
+        Ok(view)
+    }
+
+    pub(crate) async fn machine_create(
+        &self,
+        change: &Change,
+        who: &Who,
+        new: MachineNew,
+    ) -> Result<Operation, Problem> {
+        new.check()?;
+        let project = who.project(new.project.as_deref())?;
+        let request = request(&new, &project).map_err(|error| problem(&error))?;
+        self.begin(change, kind::VM_CREATE, |state| {
+            if let Some(compute) = &request.compute {
+                state.rack.brick(compute).map_err(|error| problem(&error))?;
+            }
+            let name = new.name.clone();
+            if state.machines.get(&name).is_some() {
+                let detail = format!("there is a virtual machine '{name}' already: choose another name");
+                return Err(Problem::new(ProblemType::Exists, detail));
+            }
+            let machine = Machine {
+                project: project.clone(),
+                reservation: state.reservation_new(),
+                state: MachineState::Creating,
+                reason: None,
+                memory: new.memory,
+                operation: Some(state.seq_next()),
+                created_ms: now_ms(),
+                version: 0,
+                new,
+            };
+            state.machine_put(machine);
+            let what = MachineWork::Create { request: Box::new(request) };
+            Ok((name.to_string(), Job::new(Work::Machine { name, what }, Some(project))))
+        })
+        .await
+    }
+
+    pub(crate) async fn machine_start(
+        &self,
+        change: &Change,
+        who: &Who,
+        name: &VmName,
+    ) -> Result<Operation, Problem> {
+        self.of_machine(change, kind::VM_START, who, name, MachineWork::Start, |machine| {
+            match machine.state {
+                MachineState::Running => wrong_state(format!("'{name}' runs already")),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn machine_stop(
+        &self,
+        change: &Change,
+        who: &Who,
+        name: &VmName,
+        how: StopRequest,
+    ) -> Result<Operation, Problem> {
+        how.check()?;
+        self.of_machine(change, kind::VM_STOP, who, name, MachineWork::Stop(how), |machine| {
+            running(name, machine)
+        })
+        .await
+    }
+
+    pub(crate) async fn machine_resize(
+        &self,
+        change: &Change,
+        who: &Who,
+        name: &VmName,
+        memory: Bytes,
+    ) -> Result<Operation, Problem> {
+        self.of_machine(change, kind::VM_RESIZE, who, name, MachineWork::Resize(memory), |machine| {
+            machine.new.check_size(memory)?;
+            running(name, machine)
+        })
+        .await
+    }
+
+    pub(crate) async fn machine_delete(
+        &self,
+        change: &Change,
+        who: &Who,
+        name: &VmName,
+    ) -> Result<Operation, Problem> {
+        self.of_machine(change, kind::VM_DELETE, who, name, MachineWork::Delete, |_| Ok(())).await
+    }
+
+    async fn of_machine(
+        &self,
+        change: &Change,
+        kind: &str,
+        who: &Who,
+        name: &VmName,
+        what: MachineWork,
+        check: impl FnOnce(&Machine) -> Result<(), Problem>,
+    ) -> Result<Operation, Problem> {
+        self.begin(change, kind, |state| {
+            let machine = state.machines.get(name).filter(|machine| who.sees(&machine.project));
+            machine.ok_or_else(|| Problem::not_found("virtual machine", name))?;
+            let machine = state.machine_idle(name)?;
+            check(machine)?;
+            let mut machine = machine.clone();
+            let project = machine.project.clone();
+            machine.operation = Some(state.seq_next());
+            if matches!(what, MachineWork::Delete) {
+                machine.state = MachineState::Deleting;
+            }
+            state.machine_put(machine);
+            Ok((name.to_string(), Job::new(Work::Machine { name: name.clone(), what }, Some(project))))
+        })
+        .await
+    }
+}
+
+/// What is reserved for a machine: its processors, its local memory, and a far place for each of its pages.
+fn request(new: &MachineNew, project: &str) -> Result<Request, RackError> {
+    let compute = new.compute.as_deref().map(str::parse).transpose()?;
+    Ok(Request {
+        cores: new.vcpus,
+        local: new.local(),
+        spread: new.spread.unwrap_or(SPREAD_DEFAULT),
+        ..Request::memory(project, compute, new.far(new.memory), class_asked(new.class))
+    })
+}
+
+fn running(name: &VmName, machine: &Machine) -> Result<(), Problem> {
+    match machine.state {
+        MachineState::Running => Ok(()),
+        _ => wrong_state(format!("'{name}' does not run: start it with 'rackmem vm start {name}'")),
+    }
+}
+
+fn wrong_state(detail: String) -> Result<(), Problem> {
+    Err(Problem::new(ProblemType::WrongState, detail))
+}

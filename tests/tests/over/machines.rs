@@ -1,0 +1,136 @@
+//! The controller chooses a brick, and real guests run there with memory that is really on other bricks.
+
+use std::time::Duration;
+
+use rackmem_types::Bytes;
+use serde_json::Value;
+
+use crate::rack::{Rack, wait_until};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn root_qemu_a_machine_lives_over_the_rack_and_leaves_nothing() {
+    let rack = Rack::up("l");
+    let told = rack.create(
+        "web1",
+        &[
+            "--memory",
+            "256MiB",
+            "--memory-max",
+            "512MiB",
+            "--local",
+            "96MiB",
+            "--vcpus",
+            "2",
+            "--class",
+            "rack",
+        ],
+    );
+    assert_eq!(told, "web1: runs on c2\n", "c1 has one core");
+    let machine = rack.machine("web1");
+    assert_eq!((&machine["state"], machine["far"].as_u64()), (&Value::from("running"), Some(256 * MIB)));
+    assert_eq!(machine["machine"]["attachments"].as_array().unwrap().len(), 1, "{machine}");
+    assert_ne!(rack.circuits(), "none");
+    // The guest's memory is on the other side of the circuit, and is what the guest wrote.
+    let mut probe = rack.probe("c2", "web1");
+    probe.fill(5, Bytes(160 * MIB)).unwrap();
+    probe.check().unwrap();
+    let far = |rack: &Rack| rack.machine("web1")["machine"]["memory"]["far"].as_u64().unwrap();
+    wait_until("memory is far", || far(&rack) > 60 * MIB);
+    rack.refused(&["release", "1"], "'web1'");
+    // The controller may die: the machine runs on, and the next one knows it.
+    rack.kill_controller();
+    probe.check().unwrap();
+    rack.start();
+    assert_eq!(rack.machine("web1")["machine"]["state"], "running");
+    // It grows: memory is reserved first, and the guest gets it.
+    assert_eq!(rack.done(&["vm", "resize", "web1", "512MiB"]), "web1: has 512MiB\n");
+    let machine = rack.machine("web1");
+    assert_eq!((machine["far"].as_u64(), machine["memory"].as_u64()), (Some(512 * MIB), Some(512 * MIB)));
+    assert!(probe.info().unwrap().memory.total.0 > 460 * MIB);
+    probe.grow(Bytes(200 * MIB)).unwrap();
+    probe.check().unwrap();
+    // It shrinks: the guest gives it back first, and then it is released.
+    probe.shrink(Bytes(200 * MIB)).unwrap();
+    // The guest tells how it fares once a second.
+    std::thread::sleep(Duration::from_secs(3));
+    let told = rack.done(&["vm", "resize", "web1", "256MiB"]);
+    let machine = rack.machine("web1");
+    let kept = machine["machine"]["memory"]["size"].as_u64().unwrap();
+    if kept == 256 * MIB {
+        assert_eq!(machine["far"].as_u64(), Some(256 * MIB), "{told}");
+    } else {
+        assert!(told.contains("gave back"), "{kept}, and it said: {told}");
+    }
+    probe.check().unwrap();
+    rack.done(&["vm", "stop", "web1", "--force"]);
+    assert_eq!(rack.machine("web1")["state"], "stopped");
+    rack.refused(&["vm", "resize", "web1", "512MiB"], "does not run");
+    assert_eq!(rack.done(&["vm", "start", "web1"]), "web1: started\n");
+    let mut probe = rack.probe("c2", "web1");
+    probe.fill(6, Bytes(150 * MIB)).unwrap();
+    probe.check().unwrap();
+    assert_eq!(rack.done(&["vm", "delete", "web1"]), "web1: deleted\n");
+    rack.is_empty();
+}
+
+#[test]
+fn root_qemu_what_fails_leaves_nothing_and_what_died_is_told() {
+    let rack = Rack::up("f");
+    let sizes = ["--memory", "256MiB", "--local", "96MiB", "--class", "rack"];
+    let nowhere = [&["vm", "create", "web1", "--kernel", "/nowhere"], &sizes[..]].concat();
+    rack.refused(&nowhere, "/nowhere");
+    rack.is_empty();
+    let ended = rack.refused(
+        &[&["vm", "create", "web1", "--kernel", "/k", "--vcpus", "8"], &sizes[..]].concat(),
+        "nothing was made",
+    );
+    let why = ended.stderr.split("rackmem why ").nth(1).and_then(|rest| rest.split('\'').next()).unwrap();
+    let told = rack.done(&["why", why]);
+    assert!(told.lines().any(|line| line.starts_with("c2") && line.contains("cores")), "{told}");
+    rack.refused(&["vm", "pause", "web1"], "--agent");
+    rack.refused(&["vm", "list", "--agent", "a:1", "--controller", "b:1"], "cannot be used with");
+    // What ends behind the controller's back is told within bounded time.
+    rack.create("web1", &[&sizes[..], &["--compute", "c1"]].concat());
+    let pid = rack.machine("web1")["machine"]["pid"].as_u64().unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    wait_until("it is told", || rack.json(&["vm", "list"])[0]["state"] == "failed");
+    assert!(rack.done(&["events"]).contains("vm.difference"));
+    rack.done(&["vm", "start", "web1"]);
+    assert_eq!(rack.machine("web1")["state"], "running");
+    rack.done(&["vm", "delete", "web1"]);
+    rack.is_empty();
+}
+
+#[test]
+fn root_qemu_a_controller_that_is_killed_while_it_makes_a_machine_goes_on() {
+    let rack = Rack::up("k");
+    let line = rack.create_line("web1", &["--memory", "192MiB", "--local", "96MiB", "--class", "rack"]);
+    let line: Vec<&str> = line.iter().map(String::as_str).collect();
+    for wait_ms in [5, 40, 200, 600] {
+        let creating = rack.begin(&line);
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        rack.kill_controller();
+        // It ends by a broken connection, or was through already.
+        creating.finish();
+        rack.start();
+        for operation in rack.json(&["operation", "list", "--state", "running"]).as_array().unwrap() {
+            rack.done(&["operation", "wait", operation["id"].as_str().unwrap()]);
+        }
+        let machines = rack.json(&["vm", "list"]);
+        match machines.as_array().unwrap().first() {
+            None => rack.is_empty(),
+            Some(machine) => {
+                assert_eq!(machine["state"], "running", "killed after {wait_ms} ms");
+                let brick = machine["compute"].as_str().unwrap();
+                let mut probe = rack.probe(brick, "web1");
+                probe.fill(wait_ms, Bytes(100 * MIB)).unwrap();
+                probe.check().unwrap();
+                rack.done(&["vm", "delete", "web1"]);
+                rack.is_empty();
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A rack in namespaces for one test, with what is asked of its controller, and of its agents behind the controller's back.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use guest_probe::{GuestFiles, ProbeClient};
+use rackmem_e2e::{Ended, Process, rackmem};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// One command, a resize of a busy guest in translation included.
+const COMMAND: Duration = Duration::from_secs(180);
+
+/// A guest boots in three seconds where it has a processor for itself.
+const BOOT: Duration = Duration::from_secs(90);
+
+/// Two compute and two memory bricks at one switch.
+const RACK: &str = r#"
+rack = [{ name = "r1" }]
+tray = [{ name = "t1", rack = "r1" }]
+compute = [
+    { name = "c1", tray = "t1", cores = 1, local = "512MiB", ports = 2 },
+    { name = "c2", tray = "t1", cores = 4, local = "512MiB", ports = 2 },
+]
+memory = [
+    { name = "m1", tray = "t1", size = "640MiB", ports = 1 },
+    { name = "m2", tray = "t1", size = "640MiB", ports = 1 },
+]
+switch = [{ name = "s1", tray = "t1", kind = "circuit", ports = 8 }]
+cable = [
+    { ends = ["c1:0", "s1:0"] },
+    { ends = ["c1:1", "s1:1"] },
+    { ends = ["c2:0", "s1:2"] },
+    { ends = ["c2:1", "s1:3"] },
+    { ends = ["m1:0", "s1:4"] },
+    { ends = ["m2:0", "s1:5"] },
+]
+"#;
+
+/// A rack that stands. Dropping it takes it down.
+pub(crate) struct Rack {
+    directory: TempDir,
+    name: String,
+    guest: GuestFiles,
+}
+
+impl Rack {
+    pub(crate) fn up(name: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("rack.toml"), RACK).unwrap();
+        let guest = GuestFiles::find().unwrap_or_else(|error| panic!("{error}"));
+        let rack = Self { directory, name: format!("o{}-{name}", std::process::id()), guest };
+        rack.start();
+        rack
+    }
+
+    /// Starts what does not run of it.
+    #[track_caller]
+    pub(crate) fn start(&self) {
+        let file = self.directory.path().join("rack.toml");
+        self.done(&["rack", "up", file.to_str().unwrap(), "--name", &self.name]);
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join("racks").join(&self.name).join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(rackmem());
+        command
+            .args(arguments)
+            .env("RACKMEM_RACKS", self.directory.path().join("racks"))
+            .stdin(Stdio::null());
+        for variable in ["RACKMEM_CONTROLLER", "RACKMEM_AGENT"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    /// A command, running.
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Process {
+        Process::start(&mut self.command(arguments), COMMAND)
+    }
+
+    #[track_caller]
+    pub(crate) fn done(&self, arguments: &[&str]) -> String {
+        self.begin(arguments).finish().expect_success(&arguments.join(" ")).stdout
+    }
+
+    /// It is refused in words that say `why`.
+    #[track_caller]
+    pub(crate) fn refused(&self, arguments: &[&str], why: &str) -> Ended {
+        let ended = self.begin(arguments).finish();
+        let told = ended.stderr.contains(why) && !ended.stderr.contains("panicked");
+        assert!(!ended.status.success() && told, "{arguments:?}: {ended:?}");
+        ended
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.done(&[arguments, &["--json"]].concat())).unwrap()
+    }
+
+    /// The command line that makes a machine from the test guest.
+    pub(crate) fn create_line(&self, name: &str, options: &[&str]) -> Vec<String> {
+        let (kernel, initrd) =
+            (self.guest.kernel.display().to_string(), self.guest.initrd.display().to_string());
+        let words = GuestFiles::KERNEL_ARGUMENTS;
+        let fixed = ["vm", "create", name, "--kernel", &kernel, "--initrd", &initrd, "--append", words];
+        fixed.iter().chain(options).map(|word| (*word).to_owned()).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn create(&self, name: &str, options: &[&str]) -> String {
+        let line = self.create_line(name, options);
+        self.done(&line.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// A machine, as the controller shows it.
+    #[track_caller]
+    pub(crate) fn machine(&self, name: &str) -> Value {
+        self.json(&["vm", "show", name])
+    }
+
+    /// The program in a guest; waits until the guest has booted.
+    #[track_caller]
+    pub(crate) fn probe(&self, brick: &str, vm: &str) -> ProbeClient {
+        let socket = self.path("bricks").join(brick).join("agent/vms").join(vm).join("probe.sock");
+        ProbeClient::connect(&socket, BOOT).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn circuits(&self) -> String {
+        let text = self.done(&["rack", "circuits", &self.name, "s1"]);
+        text.split(" (").next().unwrap().trim_start_matches("circuits: ").to_owned()
+    }
+
+    /// What an agent itself answers: 0 is that of c1, 1 that of c2.
+    #[track_caller]
+    pub(crate) fn agent(&self, number: usize, path: &str) -> Value {
+        const ASK: &str = "import sys, urllib.request as r; token = open(sys.argv[2]).read().strip(); \
+            print(r.urlopen(r.Request(sys.argv[1], headers={'Authorization': 'Bearer ' + token})).read().decode())";
+        let (brick, token) = (["c1", "c2"][number], self.path("token"));
+        let url = format!("http://10.78.0.{}:7080/v1/{path}", number + 1);
+        let words =
+            ["rack", "exec", &self.name, brick, "--", "python3", "-c", ASK, &url, token.to_str().unwrap()];
+        serde_json::from_str(&self.done(&words)).unwrap()
+    }
+
+    /// Command lines of what runs in a brick.
+    pub(crate) fn programs(&self, brick: &str) -> Vec<String> {
+        let pids =
+            Command::new("ip").args(["netns", "pids", &format!("{}:{brick}", self.name)]).output().unwrap();
+        let pids = String::from_utf8(pids.stdout).unwrap();
+        let line = |pid: &str| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        pids.split_whitespace().map(|pid| String::from_utf8_lossy(&line(pid)).replace('\0', " ")).collect()
+    }
+
+    /// The rack's controller, by force; returns when it is gone.
+    #[track_caller]
+    pub(crate) fn kill_controller(&self) {
+        let pids = Command::new("ip").args(["netns", "pids", &self.name]).output().unwrap().stdout;
+        for pid in String::from_utf8(pids).unwrap().split_whitespace() {
+            kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+            wait_until("it is gone", || fs::read_link(format!("/proc/{pid}/ns/net")).is_err());
+        }
+    }
+
+    /// Nothing is reserved, connected, attached or running.
+    #[track_caller]
+    pub(crate) fn is_empty(&self) {
+        let nothing = Value::Array(Vec::new());
+        assert_eq!(self.json(&["vm", "list"]), nothing);
+        assert_eq!(self.json(&["reservation", "list"]), nothing);
+        assert_eq!(self.circuits(), "none");
+        for (number, brick) in ["c1", "c2"].into_iter().enumerate() {
+            assert_eq!(self.agent(number, "vms"), nothing);
+            assert_eq!(self.agent(number, "attachments"), nothing);
+            let programs = self.programs(brick);
+            // Beside the agent, the guest of a few instructions by which it finds out whether KVM works.
+            let is_left = |line: &&String| !line.contains(" agent ") && !line.contains("isa-debug-exit");
+            assert_eq!(programs.iter().find(is_left), None);
+        }
+        for brick in self.json(&["brick", "list"]).as_array().unwrap() {
+            assert_eq!(brick["used"], 0, "{brick}");
+        }
+    }
+}
+
+impl Drop for Rack {
+    fn drop(&mut self) {
+        let mut down = self.command(&["rack", "down", &self.name]);
+        // It may not stand.
+        let _ = down.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
+
+/// Waits for something that comes within half a minute, or never.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
