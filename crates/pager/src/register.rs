@@ -139,6 +139,7 @@ fn take_in(shared: &Shared, id: SpaceId, present: &Present<'_>) -> bool {
         space.changed |= seen < range.end;
         drop(core);
         shared.evict.notify_one();
+        shared.give_way();
         if seen < range.end {
             return false;
         }
