@@ -17,7 +17,7 @@ pub struct AgentConfig {
     pub program: PathBuf,
     /// The QEMU program.
     pub qemu: PathBuf,
-    /// The libvirt whose domains can be given far memory, as a connection URI.
+    /// The libvirt that runs VMs which are made for it, and whose domains can be given far memory, as a connection URI.
     pub libvirt: String,
     /// By what it runs guests; the best that works, if it is not said.
     pub accelerator: Option<AcceleratorKind>,

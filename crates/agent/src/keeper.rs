@@ -121,7 +121,7 @@ impl Keeper {
             return Ok(());
         }
         let was_wanted = record.wanted != Wanted::Stopped;
-        let was_switched_off = self.ground.machines.was_switched_off(process);
+        let was_switched_off = self.ground.machines.was_switched_off(record, process).await;
         let words = (was_wanted && !was_switched_off).then(|| last_words(&self.ground, record));
         let failure = words.clone();
         let noted = self.ground.store.vm_change(name, move |vm| {

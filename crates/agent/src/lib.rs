@@ -15,6 +15,7 @@ mod ground;
 mod host;
 mod hypervisor;
 mod keeper;
+mod libvirt;
 mod machines;
 mod metrics;
 mod mortality;

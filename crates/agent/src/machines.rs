@@ -1,4 +1,5 @@
-//! The machines behind the VMs: QEMU processes that are started, found again after an agent has died, and spoken to.
+//! The machines behind the VMs: QEMU processes that are started, here or by libvirt, found again after an agent has died, and
+//! spoken to.
 //!
 //! An open machine is a connection to its monitor, kept as long as its process lives. A monitor serves one client only, so
 //! each VM has a gate: whoever opens or starts its machine holds it, and the others then find the machine open.
@@ -6,12 +7,15 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rackmem_api::{Problem, VmName};
-use rackmem_qemu::libvirt::Libvirt;
-use rackmem_qemu::{DirectMachine, Event, Machine, ProcessIdentity, image, seed};
+use rackmem_qemu::{
+    DirectMachine, Event, Machine, MachineConfig, MachineFiles, ProcessIdentity, Qemu, image, process, seed,
+};
 
 use crate::hypervisor::Hypervisor;
+use crate::libvirt::Domains;
 use crate::problem::{from_qemu, invalid, system, wrong_state};
 use crate::vm::{Domain, VmFiles, VmRecord, machine_config};
 
@@ -24,7 +28,7 @@ const ASK_GUEST_S: u32 = 1;
 pub(crate) struct Machines {
     hypervisor: Hypervisor,
     state: PathBuf,
-    libvirt: String,
+    domains: Domains,
     open: Mutex<HashMap<VmName, Open>>,
     gates: Mutex<HashMap<VmName, Arc<tokio::sync::Mutex<()>>>>,
     /// Machines whose guests have switched them off.
@@ -43,7 +47,7 @@ impl Machines {
         Self {
             hypervisor,
             state,
-            libvirt,
+            domains: Domains::new(libvirt),
             open: Mutex::default(),
             gates: Mutex::default(),
             switched_off: Arc::default(),
@@ -53,6 +57,11 @@ impl Machines {
     /// The QEMU that starts them.
     pub(crate) fn hypervisor(&self) -> &Hypervisor {
         &self.hypervisor
+    }
+
+    /// Those that libvirt runs.
+    pub(crate) fn domains(&self) -> &Domains {
+        &self.domains
     }
 
     /// The files of a VM.
@@ -83,10 +92,18 @@ impl Machines {
         config.check().map_err(|error| from_qemu(&error))
     }
 
-    /// Makes a VM's directory and what it boots from.
+    /// Makes a VM's directory and what it boots from, and tells libvirt of it if that is to run it.
     pub(crate) async fn prepare(&self, vm: &VmRecord) -> Result<(), Problem> {
         let files = self.files(vm.name());
         files.make().map_err(|error| system(&format!("make {}", files.directory().display()), error))?;
+        self.seed(vm, &files)?;
+        let Some(uuid) = vm.uuid else { return Ok(()) };
+        let qemu = self.hypervisor.qemu().await.map_err(|error| from_qemu(&error))?;
+        let (config, files) = self.config(vm, qemu).await?;
+        self.domains.define(uuid, &config, &files, qemu).await
+    }
+
+    fn seed(&self, vm: &VmRecord, files: &VmFiles) -> Result<(), Problem> {
         let Some(from) = vm.spec.boot.cloud_init.as_ref().filter(|path| path.is_dir()) else { return Ok(()) };
         let path = from.join("user-data");
         let user_data = std::fs::read(&path)
@@ -107,11 +124,53 @@ impl Machines {
         if let Some(found) = self.open(vm).await? {
             return Ok(found);
         }
+        let (config, files) = self.config(vm, qemu).await?;
+        let machine: Arc<dyn Machine> = match vm.uuid {
+            Some(uuid) => {
+                // Its size may have changed since.
+                self.domains.define(uuid, &config, &files, qemu).await?;
+                Arc::new(self.domains.start(uuid).await?)
+            }
+            None => Arc::new(qemu.start(&config, &files).await.map_err(|error| from_qemu(&error))?),
+        };
+        self.keep(vm.name(), machine).await
+    }
+
+    async fn config(&self, vm: &VmRecord, qemu: &Qemu) -> Result<(MachineConfig, MachineFiles), Problem> {
         let files = self.files(vm.name()).machine().map_err(|error| from_qemu(&error))?;
         let has_virtio_mem = qemu.capabilities.virtio_mem;
         let config = machine_config(&vm.spec, inspect(vm).await?.as_ref(), &files, has_virtio_mem)?;
-        let machine = qemu.start(&config, &files).await.map_err(|error| from_qemu(&error))?;
-        self.keep(vm.name(), Arc::new(machine)).await
+        Ok((config, files))
+    }
+
+    /// Ends a VM's machine by force, `patience` after it was told to; one that does not run is left as it is.
+    pub(crate) async fn end(&self, vm: &VmRecord, patience: Duration) -> Result<(), Problem> {
+        let running = match vm.uuid {
+            Some(uuid) => match self.domains.end(uuid).await {
+                Ok(left) => left,
+                // A libvirtd that does not answer is no reason to let it run.
+                Err(problem) => Some(vm.alive().ok_or(problem)?),
+            },
+            None => match self.find(vm).await {
+                Ok(found) => found.map(|(_, process)| process),
+                // Nor is a monitor that does not.
+                Err(_) => vm.alive(),
+            },
+        };
+        if let Some(process) = running {
+            process::kill(process, patience).await.map_err(|error| from_qemu(&error))?;
+        }
+        self.forget(vm.name());
+        Ok(())
+    }
+
+    /// Removes what [`Machines::prepare`] made.
+    pub(crate) async fn remove(&self, vm: &VmRecord) -> Result<(), Problem> {
+        if let Some(uuid) = vm.uuid {
+            self.domains.undefine(uuid).await?;
+        }
+        let files = self.files(vm.name());
+        files.remove().map_err(|error| system(&format!("remove {}", files.directory().display()), error))
     }
 
     /// The machine of a VM that runs, however it is known: open already, by its record, or by its files.
@@ -142,6 +201,12 @@ impl Machines {
         if let Some(domain) = &vm.domain {
             return self.find_domain(vm, domain).await;
         }
+        if let Some(uuid) = vm.uuid {
+            return match self.domains.find(uuid).await? {
+                Some(machine) => self.keep(vm.name(), Arc::new(machine)).await.map(Some),
+                None => Ok(None),
+            };
+        }
         let files = self.files(vm.name()).machine().map_err(|error| from_qemu(&error))?;
         let found =
             DirectMachine::find(vm.name().as_str(), &files).await.map_err(|error| from_qemu(&error))?;
@@ -162,10 +227,7 @@ impl Machines {
                 let machine = DirectMachine::attach(vm.name().as_str(), qmp).await;
                 Arc::new(machine.map_err(|error| from_qemu(&error))?)
             }
-            (None, Some(name)) => {
-                let libvirt = Libvirt::connect(&self.libvirt).await.map_err(|error| from_qemu(&error))?;
-                Arc::new(libvirt.machine(name).await.map_err(|error| from_qemu(&error))?)
-            }
+            (None, Some(name)) => Arc::new(self.domains.machine(name).await?),
             (None, None) => return Ok(None),
         };
         let (machine, found) = self.keep(vm.name(), machine).await?;
@@ -222,8 +284,12 @@ impl Machines {
     }
 
     /// Whether the guest of a machine that has ended had switched it off.
-    pub(crate) fn was_switched_off(&self, process: ProcessIdentity) -> bool {
-        self.switched_off.lock().unwrap_or_else(PoisonError::into_inner).remove(&process)
+    pub(crate) async fn was_switched_off(&self, vm: &VmRecord, process: ProcessIdentity) -> bool {
+        let was_heard = self.switched_off.lock().unwrap_or_else(PoisonError::into_inner).remove(&process);
+        match vm.uuid {
+            Some(uuid) if !was_heard => self.domains.was_switched_off(uuid).await,
+            _ => was_heard,
+        }
     }
 
     fn gate(&self, name: &VmName) -> Arc<tokio::sync::Mutex<()>> {

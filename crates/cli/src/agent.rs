@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     /// The QEMU program
     #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
     pub(crate) qemu: PathBuf,
-    /// The libvirt whose domains `rackmem vm attach` finds by name
+    /// The libvirt that runs machines made with `--driver libvirt`, and whose domains `rackmem vm attach` finds by name
     #[arg(long, value_name = "URI", default_value = rackmem_agent::LIBVIRT)]
     pub(crate) libvirt: String,
     /// What runs the guests' processors (default: KVM where a guest really runs under it)

@@ -20,7 +20,9 @@ pub struct GuestFiles {
 impl GuestFiles {
     /// A command line for the guest's kernel: console on the first serial port, quiet, and a panic ends the machine. A guest that may
     /// get memory above 4 GiB would set 64 MiB aside for devices that cannot reach it; virtio devices can.
-    pub const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 swiotlb=noforce";
+    /// The clock is the processor's: Linux mistrusts a translated processor's and takes the HPET, which is read by a system call and
+    /// under QEMU's great lock; a loop that looks at the clock at each page would measure little else.
+    pub const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 swiotlb=noforce tsc=reliable";
 
     /// Finds the guest: in `$RACKMEM_GUEST`, else in `guest` of the cargo target directory in which the running program lies.
     pub fn find() -> Result<Self, ProbeError> {

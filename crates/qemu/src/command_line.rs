@@ -25,14 +25,14 @@ pub const PROBE_PORT: &str = "rackmem.probe";
 pub(crate) const PIDFILE_FLAG: &str = "-pidfile";
 
 /// NUMA node of the processors and of the memory that the guest boots with.
-const NEAR_NODE: u32 = 0;
+pub(crate) const NEAR_NODE: u32 = 0;
 
 /// NUMA node of what grows, if it has one of its own.
 pub const FAR_NODE: u32 = 1;
 
 /// Room for translated code, in MiB. QEMU's own choice is 1 GiB; it is memory of the process like the guest's, and a guest's
 /// hot code fits in this.
-const TRANSLATED_MIB: u32 = 256;
+pub(crate) const TRANSLATED_MIB: u32 = 256;
 
 /// QEMU's arguments for a machine. Its virtual CPUs stand until it is told to go on.
 pub fn arguments(
@@ -55,7 +55,7 @@ pub fn arguments(
 }
 
 /// Says what this QEMU lacks.
-fn able(config: &MachineConfig, capabilities: &Capabilities) -> Result<()> {
+pub(crate) fn able(config: &MachineConfig, capabilities: &Capabilities) -> Result<()> {
     let growable = config.growable() > Bytes(0);
     let lacks = [
         (

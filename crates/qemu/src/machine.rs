@@ -25,6 +25,17 @@ pub enum Driver {
     Libvirt,
 }
 
+impl Driver {
+    /// What a device of a machine that was made here is called by QEMU. libvirt leaves to its users only names that begin
+    /// with `ua-`.
+    pub fn device_id(self, id: &str) -> String {
+        match self {
+            Self::Qemu => id.to_owned(),
+            Self::Libvirt => format!("ua-{id}"),
+        }
+    }
+}
+
 /// What a machine is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

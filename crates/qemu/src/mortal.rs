@@ -19,7 +19,7 @@ pub(crate) fn command(program: &Path) -> io::Result<Command> {
 }
 
 /// The program's file: a bare name is looked for as the kernel's callers do.
-fn find(program: &Path) -> io::Result<PathBuf> {
+pub(crate) fn find(program: &Path) -> io::Result<PathBuf> {
     if program.components().count() > 1 {
         return check(program.to_owned());
     }

@@ -25,6 +25,8 @@ pub(crate) struct Brick {
     /// What the last agent said that was killed.
     pub(crate) said: String,
     guest: GuestFiles,
+    /// Options that every agent of this brick gets.
+    options: Vec<String>,
 }
 
 impl Brick {
@@ -35,9 +37,16 @@ impl Brick {
         brick
     }
 
+    /// The same, with agents whose libvirt is at `uri`.
+    pub(crate) fn of_libvirt(mut self, uri: &str) -> Self {
+        self.options = vec!["--libvirt".to_owned(), uri.to_owned()];
+        self.start_agent(&[]);
+        self
+    }
+
     pub(crate) fn without_agent() -> Self {
         let guest = GuestFiles::find().unwrap_or_else(|error| panic!("{error}"));
-        Self { rack: Rack::start(), agent: None, said: String::new(), guest }
+        Self { rack: Rack::start(), agent: None, said: String::new(), guest, options: Vec::new() }
     }
 
     /// Starts the agent and waits until it answers.
@@ -46,7 +55,7 @@ impl Brick {
         let socket = self.socket();
         let server = self.rack.address().to_owned();
         let mut command = self.rack.command(["agent", "--listen", &socket, "--state", &state]);
-        command.args(["--memory-server", &server, "--accelerator", "tcg"]).args(options);
+        command.args(["--memory-server", &server, "--accelerator", "tcg"]).args(&self.options).args(options);
         let mut agent = Process::start(&mut command, TEST);
         agent.expect_line(&format!("agent: on {socket}"));
         self.agent = Some(agent);

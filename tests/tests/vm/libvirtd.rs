@@ -63,6 +63,13 @@ impl Libvirtd {
         String::from_utf8_lossy(&said.stdout).into_owned()
     }
 
+    /// The domains that it knows and in which state they are, `NAME STATE` on a line each.
+    pub(crate) fn domains(&self) -> Vec<String> {
+        let names = self.virsh(&["list", "--all", "--name"]);
+        let names = names.lines().map(str::trim).filter(|name| !name.is_empty());
+        names.map(|name| format!("{name} {}", self.virsh(&["domstate", name]).trim())).collect()
+    }
+
     fn ask(&self, arguments: &[&str]) -> Output {
         Command::new("virsh").args(["--quiet", "--connect", &self.uri()]).args(arguments).output().unwrap()
     }

@@ -5,6 +5,7 @@
 
 mod brick;
 mod conformance;
+mod domains;
 mod elastic;
 mod foreign;
 mod given;

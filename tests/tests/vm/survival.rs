@@ -14,7 +14,7 @@ const MOMENTS_MAX: u64 = 60;
 
 /// Runs `operation` under agents that die at the first, second, … moment, until one lives long enough. After each death
 /// a new agent comes and `settled` is called once nothing is in progress.
-fn at_each_moment(
+pub(crate) fn at_each_moment(
     brick: &mut Brick,
     operation: impl Fn(&Brick, u64) -> Vec<String>,
     mut settled: impl FnMut(&Brick, u64),

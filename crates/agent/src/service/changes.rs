@@ -7,6 +7,7 @@ use rackmem_api::problem::ProblemType;
 use rackmem_api::{Change, Operation, OperationId, Problem, VmName};
 use rackmem_qemu::RunState;
 use rackmem_types::Bytes;
+use uuid::Uuid;
 
 use super::Agent;
 use crate::host;
@@ -25,14 +26,14 @@ const CANCEL_MAX: Duration = Duration::from_secs(30);
 impl Agent {
     pub(super) async fn create(&self, change: &Change, spec: VmSpec) -> Result<Operation, Problem> {
         spec.check()?;
-        if spec.driver == Driver::Libvirt {
-            let detail = "machines are made with QEMU here; define the domain in libvirt and give it far memory with 'rackmem vm attach'";
-            return Err(Problem::new(ProblemType::Unsupported, detail));
-        }
         let start = spec.start;
         let name = spec.name.clone();
         let given = spec.attachments.clone();
         let mut record = VmRecord::new(spec, now_ms());
+        if record.spec.driver == Driver::Libvirt {
+            self.ground.machines.domains().check(&name).await?;
+            record.uuid = Some(Uuid::now_v7());
+        }
         let mut effects = Vec::new();
         self.take_servers_of_attachments(&mut record).await?;
         self.check_room(&record).await?;

@@ -82,7 +82,7 @@ impl Agent {
         let (machine, _) = self.ground.machines.running(record).await?;
         let now = machine.memory().await.map_err(|error| from_qemu(&error))?;
         let guest = machine.guest_memory().await.map_err(|error| from_qemu(&error))?;
-        let device = now.virtio_mem_of(VIRTIO_MEM_ID);
+        let device = now.virtio_mem_of(&machine.driver().device_id(VIRTIO_MEM_ID));
         let grows_by = if device.is_some() { Mechanism::VirtioMem } else { Mechanism::Dimm };
         let hotplug = match device {
             Some(device) => Some(Hotplug {

@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use rackmem_api::agent::{Access, Console, LogQuery, LogSource, WatchQuery};
+use rackmem_api::agent::{Access, Console, Driver, LogQuery, LogSource, WatchQuery};
 use rackmem_api::{Event, EventId, Problem, VmName, event};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::net::UnixStream;
@@ -60,7 +60,11 @@ impl Agent {
             source => {
                 self.own(name).await?;
                 let files = self.ground.machines.files(name).machine().map_err(|error| from_qemu(&error))?;
-                if source == LogSource::Console { files.console_log() } else { files.log() }
+                match (source, record.spec.driver) {
+                    (LogSource::Console, _) => files.console_log(),
+                    (_, Driver::Qemu) => files.log(),
+                    (_, Driver::Libvirt) => rackmem_qemu::libvirt::log_of(name.as_str()),
+                }
             }
         };
         let mut file = match tokio::fs::File::open(&path).await {

@@ -13,6 +13,9 @@ use super::memory::{LOOK_EVERY, STALL, state};
 use crate::problem::from_qemu;
 use crate::vm::{Dimms, VmRecord};
 
+/// Ids of DIMMs begin with this, and end with the number of the slot.
+const PREFIX: &str = "dimm";
+
 /// Plugs or asks for DIMMs until there are so many bytes of them; waits for nothing.
 pub(super) async fn request(machine: &dyn Machine, vm: &VmRecord, to: Bytes) -> Result<(), Problem> {
     let now = state(machine).await?;
@@ -20,7 +23,7 @@ pub(super) async fn request(machine: &dyn Machine, vm: &VmRecord, to: Bytes) -> 
         return add(machine, vm, &now, to).await;
     }
     let wanted = count(now.in_dimms().0 - to.0, Dimms::of(&vm.spec).unit);
-    for id in ids(&now).into_iter().rev().take(wanted) {
+    for id in ids(machine, &now).into_iter().rev().take(wanted) {
         machine.dimm_unplug(&id).await.map_err(|error| from_qemu(&error))?;
     }
     Ok(())
@@ -51,7 +54,7 @@ pub(super) async fn plug(machine: &dyn Machine, vm: &VmRecord, to: Bytes) -> Res
 pub(super) async fn unplug(machine: &dyn Machine, to: Bytes) -> Result<Note, Problem> {
     let before = state(machine).await?;
     let mut now = before.clone();
-    for id in ids(&before).into_iter().rev() {
+    for id in ids(machine, &before).into_iter().rev() {
         if now.in_dimms() <= to {
             break;
         }
@@ -79,7 +82,8 @@ async fn add(machine: &dyn Machine, vm: &VmRecord, now: &MemoryState, to: Bytes)
     let Dimms { unit, slots } = Dimms::of(&vm.spec);
     let node = vm.spec.far_node.map(|_| FAR_NODE);
     let missing = count(to.0.saturating_sub(now.in_dimms().0), unit);
-    let free = (0..slots).map(|slot| format!("dimm{slot}")).filter(|id| now.dimm_of(id).is_none());
+    let name = |slot| machine.driver().device_id(&format!("{PREFIX}{slot}"));
+    let free = (0..slots).map(name).filter(|id| now.dimm_of(id).is_none());
     for id in free.take(missing) {
         machine.dimm_plug(&id, unit, node).await.map_err(|error| from_qemu(&error))?;
     }
@@ -87,8 +91,9 @@ async fn add(machine: &dyn Machine, vm: &VmRecord, now: &MemoryState, to: Bytes)
 }
 
 /// Those that were plugged here, the first one first.
-fn ids(state: &MemoryState) -> Vec<String> {
-    let number = |id: &str| id.strip_prefix("dimm")?.parse::<u32>().ok();
+fn ids(machine: &dyn Machine, state: &MemoryState) -> Vec<String> {
+    let prefix = machine.driver().device_id(PREFIX);
+    let number = |id: &str| id.strip_prefix(prefix.as_str())?.parse::<u32>().ok();
     let mut ids: Vec<_> = state
         .dimms
         .iter()

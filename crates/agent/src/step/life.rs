@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use rackmem_api::Problem;
-use rackmem_api::agent::ElasticBounds;
+use rackmem_api::agent::{Driver, ElasticBounds};
 use rackmem_api::problem::ProblemType;
-use rackmem_qemu::{RunState, process};
+use rackmem_qemu::{RunState, libvirt, process};
 use rackmem_types::Bytes;
 use tokio::time::{Instant, sleep};
 
 use super::{Note, memory};
 use crate::ground::Ground;
-use crate::problem::{from_qemu, from_store, system};
+use crate::problem::{from_qemu, from_store};
 use crate::store::now_ms;
 use crate::vm::{VmRecord, Wanted};
 
@@ -85,23 +85,13 @@ pub(super) async fn shut_down(ground: &Ground, vm: &VmRecord, patience_s: u32) -
 pub(super) async fn end(ground: &Ground, vm: &VmRecord) -> Result<Note, Problem> {
     change(ground, vm, |record| record.wanted = Wanted::Stopped).await?;
     if vm.domain.is_none() {
-        let found = match ground.machines.find(vm).await {
-            Ok(found) => found.map(|(_, process)| process),
-            // A monitor that does not answer is no reason to let it run.
-            Err(_) => vm.alive(),
-        };
-        if let Some(process) = found {
-            process::kill(process, END_PATIENCE).await.map_err(|error| from_qemu(&error))?;
-        }
+        ground.machines.end(vm, END_PATIENCE).await?;
     }
-    ground.machines.forget(vm.name());
     change(ground, vm, |record| record.failure = None).await
 }
 
-pub(super) fn remove_files(ground: &Ground, vm: &VmRecord) -> Result<Note, Problem> {
-    let files = ground.machines.files(vm.name());
-    files.remove().map_err(|error| system(&format!("remove {}", files.directory().display()), error))?;
-    Ok(None)
+pub(super) async fn remove_files(ground: &Ground, vm: &VmRecord) -> Result<Note, Problem> {
+    ground.machines.remove(vm).await.map(|()| None)
 }
 
 pub(super) async fn reconfigure(
@@ -127,8 +117,13 @@ pub(super) async fn elastic(
 
 /// What QEMU said last, for a sentence.
 pub(crate) fn last_words(ground: &Ground, vm: &VmRecord) -> String {
-    let files = ground.machines.files(vm.name()).machine().ok();
-    files.as_ref().and_then(process::last_words).map_or_else(
+    let said = match vm.spec.driver {
+        Driver::Libvirt => libvirt::last_words(vm.name().as_str()),
+        Driver::Qemu => {
+            ground.machines.files(vm.name()).machine().ok().as_ref().and_then(process::last_words)
+        }
+    };
+    said.map_or_else(
         || "QEMU has ended and said nothing".to_owned(),
         |words| format!("QEMU has ended; its last words: {words}"),
     )

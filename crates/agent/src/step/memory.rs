@@ -47,7 +47,7 @@ pub(super) async fn take(ground: &Ground, vm: &VmRecord, step: Step) -> Result<N
 pub(super) async fn prepare(machine: &dyn Machine, vm: &VmRecord) -> Result<(), Problem> {
     let (base, target) = (vm.spec.memory, vm.target);
     let now = state(machine).await?;
-    if let Some(device) = now.virtio_mem_of(VIRTIO_MEM_ID) {
+    if let Some(device) = now.virtio_mem_of(&growing(machine)) {
         let above = target.0.saturating_sub(base.0);
         request(machine, Bytes((above - above % device.block.0).min(device.max.0))).await?;
     } else if target > base {
@@ -74,7 +74,7 @@ pub(super) async fn undo(ground: &Ground, vm: &VmRecord, step: Step) -> Result<N
             return dimms::request(machine.as_ref(), vm, from).await.map(|()| None);
         }
         Step::Plug { from, .. } | Step::Unplug { from, .. } => {
-            machine.virtio_mem_request(VIRTIO_MEM_ID, from).await
+            machine.virtio_mem_request(&growing(machine.as_ref()), from).await
         }
         Step::Restart { .. } => Ok(()),
     };
@@ -110,7 +110,7 @@ pub(super) async fn unsettle(ground: &Ground, vm: &VmRecord, before: Bytes) -> R
 
 async fn balloon(machine: &dyn Machine, held: Bytes) -> Result<Note, Problem> {
     let before = state(machine).await?;
-    await_driver(machine, BALLOON_ID, "virtio_balloon").await?;
+    await_driver(machine, &machine.driver().device_id(BALLOON_ID), "virtio_balloon").await?;
     let wanted = left_by(&before, held);
     machine.balloon_to(wanted).await.map_err(|error| from_qemu(&error))?;
     let start = before.balloon;
@@ -131,16 +131,12 @@ async fn balloon(machine: &dyn Machine, held: Bytes) -> Result<Note, Problem> {
 }
 
 async fn plug(machine: &dyn Machine, to: Bytes) -> Result<Note, Problem> {
-    await_driver(machine, VIRTIO_MEM_ID, "virtio_mem").await?;
-    let before = device(&state(machine).await?)?.plugged;
+    let id = growing(machine);
+    await_driver(machine, &id, "virtio_mem").await?;
+    let before = device(&state(machine).await?, &id)?.plugged;
+    let plugged = |state: &MemoryState| device(state, &id).ok().map(|device| device.plugged);
     request(machine, to).await?;
-    match follow(
-        machine,
-        move |state| plugged(state) != Some(before),
-        move |state| plugged(state) == Some(to),
-    )
-    .await?
-    {
+    match follow(machine, |state| plugged(state) != Some(before), |state| plugged(state) == Some(to)).await? {
         Followed::Reached => Ok(None),
         Followed::Stalled(state) if plugged(&state) == Some(before) && before != to => {
             request(machine, before).await?;
@@ -158,15 +154,11 @@ async fn plug(machine: &dyn Machine, to: Bytes) -> Result<Note, Problem> {
 }
 
 async fn unplug(machine: &dyn Machine, to: Bytes) -> Result<Note, Problem> {
-    let before = device(&state(machine).await?)?.plugged;
+    let id = growing(machine);
+    let before = device(&state(machine).await?, &id)?.plugged;
+    let plugged = |state: &MemoryState| device(state, &id).ok().map(|device| device.plugged);
     request(machine, to).await?;
-    match follow(
-        machine,
-        move |state| plugged(state) != Some(before),
-        move |state| plugged(state) == Some(to),
-    )
-    .await?
-    {
+    match follow(machine, |state| plugged(state) != Some(before), |state| plugged(state) == Some(to)).await? {
         Followed::Reached => Ok(None),
         Followed::Stalled(state) => {
             let kept = plugged(&state).unwrap_or_default();
@@ -231,7 +223,7 @@ async fn has_driver(machine: &dyn Machine, id: &str) -> Option<bool> {
 
 /// Whether the machine grows by DIMMs: it has no virtio-mem device.
 async fn by_dimms(machine: &dyn Machine) -> Result<bool, Problem> {
-    Ok(state(machine).await?.virtio_mem_of(VIRTIO_MEM_ID).is_none())
+    Ok(state(machine).await?.virtio_mem_of(&growing(machine)).is_none())
 }
 
 pub(super) async fn state(machine: &dyn Machine) -> Result<MemoryState, Problem> {
@@ -239,15 +231,16 @@ pub(super) async fn state(machine: &dyn Machine) -> Result<MemoryState, Problem>
 }
 
 async fn request(machine: &dyn Machine, size: Bytes) -> Result<(), Problem> {
-    machine.virtio_mem_request(VIRTIO_MEM_ID, size).await.map_err(|error| from_qemu(&error))
+    machine.virtio_mem_request(&growing(machine), size).await.map_err(|error| from_qemu(&error))
 }
 
-fn device(state: &MemoryState) -> Result<&VirtioMem, Problem> {
-    state.virtio_mem_of(VIRTIO_MEM_ID).ok_or_else(|| no_driver(VIRTIO_MEM_ID, "virtio_mem"))
+/// The id of the device by which a machine grows.
+fn growing(machine: &dyn Machine) -> String {
+    machine.driver().device_id(VIRTIO_MEM_ID)
 }
 
-fn plugged(state: &MemoryState) -> Option<Bytes> {
-    state.virtio_mem_of(VIRTIO_MEM_ID).map(|device| device.plugged)
+fn device<'a>(state: &'a MemoryState, id: &str) -> Result<&'a VirtioMem, Problem> {
+    state.virtio_mem_of(id).ok_or_else(|| no_driver(id, "virtio_mem"))
 }
 
 /// What a balloon that holds so much leaves.

@@ -130,7 +130,7 @@ impl Step {
             Self::ShutDown { patience_s } => life::shut_down(ground, vm, *patience_s).await,
             Self::EndQemu => life::end(ground, vm).await,
             Self::AwaitPager => far::await_end(ground, vm).await,
-            Self::RemoveFiles => life::remove_files(ground, vm),
+            Self::RemoveFiles => life::remove_files(ground, vm).await,
             Self::Reconfigure { to, .. } => life::reconfigure(ground, vm, *to).await,
             Self::Resize(step) => memory::take(ground, vm, *step).await,
             Self::Settle { to, .. } => memory::settle(ground, vm, *to).await,
@@ -149,7 +149,7 @@ impl Step {
         }
         let vm = &load(ground, vm).await?;
         match self {
-            Self::PrepareFiles => life::remove_files(ground, vm),
+            Self::PrepareFiles => life::remove_files(ground, vm).await,
             Self::StartQemu => life::end(ground, vm).await,
             Self::AttachFar => far::undo_attach(ground, vm).await,
             Self::LetRun => life::undo_let_run(ground, vm).await,

@@ -1,6 +1,6 @@
 //! From what the API asks for to what QEMU is started with.
 
-use rackmem_api::agent::VmSpec;
+use rackmem_api::agent::{Driver, VmSpec};
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{LatencyClass, Problem};
 use rackmem_qemu::image::ImageInfo;
@@ -66,8 +66,8 @@ pub(crate) fn machine_config(
         balloon: Some(Balloon { free_page_reporting: true }),
         probe: true,
         network: Network::User,
-        // A filtered process cannot be entered by the pager.
-        sandbox: spec.local.is_none(),
+        // A filtered process cannot be entered by the pager; libvirt has its own setting.
+        sandbox: spec.local.is_none() && spec.driver == Driver::Qemu,
     })
 }
 

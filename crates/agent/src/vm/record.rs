@@ -8,6 +8,7 @@ use rackmem_api::agent::{ElasticBounds, ElasticDecision, VmSpec};
 use rackmem_qemu::ProcessIdentity;
 use rackmem_types::{Bytes, ServerAddress};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// Decisions of elastic mode that are kept for each VM: what fits on a screen.
 const DECISIONS_MAX: usize = 20;
@@ -23,6 +24,9 @@ pub(crate) struct VmRecord {
     pub(crate) process: Option<ProcessIdentity>,
     /// Set for a VM that somebody else started.
     pub(crate) domain: Option<Domain>,
+    /// Set for a VM that was made here and that libvirt runs: what libvirt knows it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) uuid: Option<Uuid>,
     /// The size that was asked for last.
     pub(crate) target: Bytes,
     /// Between which sizes it follows its guest.
@@ -67,6 +71,7 @@ impl VmRecord {
             wanted: Wanted::Stopped,
             process: None,
             domain: None,
+            uuid: None,
             elastic: None,
             decisions: Vec::new(),
             failure: None,

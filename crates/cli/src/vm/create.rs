@@ -69,6 +69,9 @@ pub(crate) struct Arguments {
     /// The project that it counts against (default: yours)
     #[arg(long, help_heading = "Over the racks")]
     pub(crate) project: Option<String>,
+    /// What runs it
+    #[arg(long, value_enum, value_name = "DRIVER", default_value = "qemu")]
+    pub(crate) driver: MachineDriver,
     /// Do not start it
     #[arg(long)]
     pub(crate) no_start: bool,
@@ -76,6 +79,24 @@ pub(crate) struct Arguments {
 
 /// How a compute brick is left to the controller.
 const ANY: &str = "any";
+
+/// What a machine is run by.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum MachineDriver {
+    /// The agent itself starts QEMU
+    Qemu,
+    /// A domain of libvirt's
+    Libvirt,
+}
+
+impl From<MachineDriver> for Driver {
+    fn from(driver: MachineDriver) -> Self {
+        match driver {
+            MachineDriver::Qemu => Self::Qemu,
+            MachineDriver::Libvirt => Self::Libvirt,
+        }
+    }
+}
 
 /// What memory is plugged as.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -114,6 +135,10 @@ impl Arguments {
         ensure!(
             self.memory_servers.is_empty() && self.attachments.is_empty(),
             "the controller chooses the memory servers: leave out --memory-server and --attachment, or ask an agent with --agent"
+        );
+        ensure!(
+            matches!(self.driver, MachineDriver::Qemu),
+            "over the racks, agents run machines by QEMU themselves: leave out --driver, or ask an agent with --agent"
         );
         let VmSpec { name, memory, memory_max, local, vcpus, boot, far_node, growth, start, .. } =
             self.spec()?;
@@ -163,7 +188,7 @@ impl Arguments {
             attachments: self.attachments.clone(),
             far_node: self.far_node,
             growth: self.growth.map(Into::into),
-            driver: Driver::Qemu,
+            driver: self.driver.into(),
             start: !self.no_start,
         })
     }

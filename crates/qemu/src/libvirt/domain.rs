@@ -11,9 +11,10 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::DomainInfo;
 use super::virsh::Virsh;
+use super::{DomainInfo, definition, file_of};
 use crate::machine::answer;
+use crate::memory::Unplug;
 use crate::procfs::{has_option, with_option};
 use crate::qmp::event;
 use crate::{
@@ -69,10 +70,22 @@ impl LibvirtMachine {
             return Ok(process);
         }
         self.settle().await?;
-        self.virsh(&["start", "--paused"], &[]).await?;
+        match self.virsh(&["start", "--paused"], &[]).await {
+            // Whoever asked before may have been killed since; libvirt went on.
+            Err(QemuError::Libvirt { reason, .. }) if reason.contains("already") => {}
+            started => drop(started?),
+        }
         let process = self.find().ok_or_else(|| QemuError::NotRunning(self.domain.name.clone()))?;
         self.watch(process);
         Ok(process)
+    }
+
+    /// Ends the domain by force, also one that libvirt is just starting, and waits until libvirt has cleaned up after it.
+    pub async fn end(&self) -> Result<()> {
+        match self.virsh(&["destroy"], &[]).await {
+            Ok(_) | Err(QemuError::NotRunning(_)) => self.settle().await,
+            Err(error) => Err(error),
+        }
     }
 
     /// Waits until libvirt, too, has seen that the domain's process has ended.
@@ -86,7 +99,7 @@ impl LibvirtMachine {
 
     /// The domain's process.
     fn find(&self) -> Option<ProcessIdentity> {
-        with_option(UUID_FLAG, &self.domain.uuid).into_iter().find_map(ProcessIdentity::of)
+        process_of(&self.domain.uuid)
     }
 
     /// Tells when the process has ended.
@@ -123,6 +136,11 @@ impl Drop for LibvirtMachine {
             watch.abort();
         }
     }
+}
+
+/// The process of the domain with this UUID.
+pub(super) fn process_of(uuid: &str) -> Option<ProcessIdentity> {
+    with_option(UUID_FLAG, uuid).into_iter().find_map(ProcessIdentity::of)
 }
 
 /// Whether this process is the QEMU of the domain with this UUID.
@@ -261,6 +279,26 @@ impl Machine for LibvirtMachine {
                 })
             }
             answered => answered.map(drop),
+        }
+    }
+
+    async fn dimm_plug(&self, id: &str, size: Bytes, node: Option<u32>) -> Result<()> {
+        if let Some(dimm) = self.memory().await?.dimm_of(id) {
+            return memory::dimm_same(&self.domain.name, dimm, size);
+        }
+        let (_file, path) = file_of(&definition::dimm(id, size, node))?;
+        self.virsh(&["attach-device", "--live", "--file", &path], &[]).await.map(drop)
+    }
+
+    async fn dimm_unplug(&self, id: &str) -> Result<Unplug> {
+        if self.memory().await?.dimm_of(id).is_none() {
+            return Ok(Unplug::Gone);
+        }
+        match self.virsh(&["detach-device-alias", "--live", "--alias", id], &[]).await {
+            Err(QemuError::Libvirt { reason, .. }) if reason.contains("in the process of unplug") => {
+                Ok(Unplug::Asked)
+            }
+            asked => asked.map(|_| Unplug::Asked),
         }
     }
 }

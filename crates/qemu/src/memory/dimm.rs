@@ -5,7 +5,7 @@ use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::state;
+use super::{Dimm, state};
 use crate::{Machine, QemuError, Result};
 
 /// How far an unplug has come.
@@ -25,11 +25,7 @@ pub(crate) async fn plug<M: Machine + ?Sized>(
     node: Option<u32>,
 ) -> Result<()> {
     if let Some(dimm) = state(machine).await?.dimm_of(id) {
-        if dimm.size == size {
-            return Ok(());
-        }
-        let reason = format!("a DIMM '{id}' of {} is plugged already, not one of {size}", dimm.size);
-        return Err(QemuError::Config { name: machine.name().to_owned(), reason });
+        return same(machine.name(), dimm, size);
     }
     let backend = backend_of(id);
     if has_object(machine, &backend).await? {
@@ -48,6 +44,16 @@ pub(crate) async fn plug<M: Machine + ?Sized>(
         machine.execute("object-del", json!({ "id": backend })).await?;
     }
     plugged
+}
+
+/// Whether the DIMM that has the wanted id is the wanted one.
+pub(crate) fn same(machine: &str, dimm: &Dimm, size: Bytes) -> Result<()> {
+    if dimm.size == size {
+        return Ok(());
+    }
+    let id = dimm.id.as_deref().unwrap_or_default();
+    let reason = format!("a DIMM '{id}' of {} is plugged already, not one of {size}", dimm.size);
+    Err(QemuError::Config { name: machine.to_owned(), reason })
 }
 
 /// Asks for a DIMM back.

@@ -108,7 +108,7 @@ async fn libvirtd_domain_of_somebody_else_is_a_machine() {
     let daemon = Daemon::start(&place.files.directory).await;
     let libvirt = &daemon.libvirt;
     assert!(matches!(libvirt.machine("theirs").await, Err(QemuError::Missing { .. })));
-    libvirt.define(&xml(&place.files.probe())).await.unwrap();
+    libvirt.define_xml(&xml(&place.files.probe())).await.unwrap();
     assert_eq!(libvirt.domains().await.unwrap()[0].name, "theirs");
 
     let machine = libvirt.machine("theirs").await.unwrap();
