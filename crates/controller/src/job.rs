@@ -1,7 +1,7 @@
 //! What an operation has to do, as it is stored.
 
 use rackmem_api::{Operation, Problem, VmName};
-use rackmem_rack::{Event, Name, Request, ReservationId};
+use rackmem_rack::{Event, Name, Request, ReservationId, Step};
 use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
 
