@@ -22,6 +22,7 @@ use crate::error::{ControllerError, problem};
 use crate::hands::Hands;
 use crate::job::{Entry, Job, Work};
 use crate::ledger::{Ledger, State, now_ms};
+use crate::repair::Repairs;
 use crate::store::Store;
 use crate::{compute, dispatch, metrics, views, watch};
 
@@ -56,7 +57,8 @@ impl Controller {
             dispatch::run(Arc::clone(&ledger), Arc::clone(&hands), Arc::clone(&quotas), config.workers, work);
         tokio::spawn(dispatcher);
         tokio::spawn(watch::expire(Arc::clone(&ledger)));
-        tokio::spawn(watch::look(Arc::clone(&ledger), Arc::clone(&hands), config.watch_every));
+        let repairs = Repairs::new(queue.clone());
+        tokio::spawn(watch::look(Arc::clone(&ledger), Arc::clone(&hands), repairs, config.watch_every));
         tokio::spawn(compute::watch::look(Arc::clone(&ledger), Arc::clone(&hands), config.watch_every));
         Ok(Self { ledger, hands, quotas, queue, started_ms: now_ms() })
     }
@@ -226,7 +228,7 @@ impl ControllerApi for Controller {
         let planned = self.quotas.check(&state.rack, &request).and_then(|()| {
             planner::reserve(&state.rack, ReservationId(rackmem_rack::RESERVATION_MAX), &request)
         });
-        planned.map(|plan| views::plan(&plan)).map_err(|error| problem(&error))
+        planned.map(|plan| views::preview(&plan)).map_err(|error| problem(&error))
     }
 
     async fn reservation_create(

@@ -83,7 +83,8 @@ impl Programs {
         listen.push(&socket);
         command.arg("controller").arg("--listen").arg(listen);
         command.arg("--state").arg(rack.join("controller")).arg("--rack").arg(registration_file(rack));
-        command.arg("--agent-token-file").arg(token_file(rack)).current_dir(rack);
+        let token = token_file(rack);
+        command.arg("--agent-token-file").arg(&token).arg("--far-token-file").arg(&token).current_dir(rack);
         detached(&mut command, &controller_log(rack));
         if runs(layout.management(), command.get_args().next()) {
             return Ok(false);
