@@ -132,7 +132,18 @@ impl Place {
     /// The rack's controller, by force.
     #[track_caller]
     fn kill_controller(&self) {
-        let pids = Command::new("ip").args(["netns", "pids", self.name()]).output().unwrap().stdout;
+        self.kill(self.name());
+    }
+
+    /// The program of a brick, by force.
+    #[track_caller]
+    fn kill_brick(&self, brick: &str) {
+        self.kill(&format!("{}:{brick}", self.name()));
+    }
+
+    #[track_caller]
+    fn kill(&self, namespace: &str) {
+        let pids = Command::new("ip").args(["netns", "pids", namespace]).output().unwrap().stdout;
         for pid in String::from_utf8(pids).unwrap().split_whitespace() {
             kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
             while fs::read_link(format!("/proc/{pid}/ns/net")).is_ok() {
@@ -157,6 +168,52 @@ impl Place {
             .iter()
             .map(|view| view["entry"]["id"].as_str().unwrap().to_owned())
             .collect()
+    }
+}
+
+impl Place {
+    /// The segments of a memory brick by name, with their sizes, as the memory server itself tells.
+    #[track_caller]
+    fn segments(&self, brick: &str) -> Vec<(String, u64)> {
+        let address = match brick {
+            "m1" => "10.78.0.3:7070",
+            _ => "10.78.0.4:7070",
+        };
+        let token = self.path("racks").join(self.name()).join("token");
+        let mut command = self.command(&["rack", "exec", self.name(), brick, "--"]);
+        command.arg(rackmem()).args(["segment", "list", "--json", "--memory-server", address]);
+        command.arg("--token-file").arg(token);
+        let text = Process::start(&mut command, LIMIT).finish().expect_success("segment list").stdout;
+        let listed: Vec<Value> = serde_json::from_str(&text).unwrap();
+        let name = |one: &Value| one["name"].as_str().unwrap().to_owned();
+        listed.iter().map(|one| (name(one), one["size"].as_u64().unwrap())).collect()
+    }
+
+    /// The same of both memory bricks.
+    #[track_caller]
+    fn all_segments(&self) -> Vec<(String, u64)> {
+        [self.segments("m1"), self.segments("m2")].concat()
+    }
+
+    /// Waits until nothing that was accepted is under way.
+    #[track_caller]
+    fn settled(&self) {
+        for operation in self.json("operation list --state running").as_array().unwrap() {
+            // Some end undone.
+            self.ask(&format!("operation wait {}", operation["id"].as_str().unwrap()));
+        }
+        assert_eq!(self.json("operation list --state running"), Value::Array(Vec::new()));
+    }
+
+    /// Waits until an event of that kind tells something.
+    #[track_caller]
+    fn told(&self, kind: &str) {
+        let begun = Instant::now();
+        while !self.done("events").contains(kind) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "no {kind}: {}", self.done("events"));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        println!("{kind} after {:?}", begun.elapsed());
     }
 }
 
@@ -190,18 +247,21 @@ fn root_a_reservation_brings_pages_and_its_release_ends_them() {
     assert_eq!(names, ["c1", "c2", "m1", "m2"]);
     let preview = place.done("reserve --compute c1 --memory 256MiB --class tray --preview");
     assert!(preview.contains("circuit: c1:0 s1:0 s1:"), "{preview}");
+    assert!(preview.contains("create segment new.0 of 65536 pages"), "{preview}");
     assert_eq!(place.circuits(), "none", "a preview changes nothing");
     let begun = Instant::now();
     let told = place.done("reserve --compute c1 --memory 256MiB --class tray");
     println!("reserve took {:?}", begun.elapsed());
     assert_eq!(told, "reservation 1: applied\n");
     let server = server(&place, 1);
+    assert_eq!(place.all_segments(), [("s1.0".to_owned(), 256 << 20)], "the memory servers have it");
     assert_eq!(place.circuits(), if server.contains("0.3:") { "0-4" } else { "0-5" });
     assert!(place.reaches("c1", server), "over its circuit");
     assert!(!place.reaches("c2", server), "another brick has none");
     assert_eq!(place.table("c1", "10.78.0.1"), ["s1.0"]);
     place.refused("brick remove c1", "reservation 1");
     assert_eq!(place.done("release 1"), "reservation 1: released\n");
+    assert_eq!(place.all_segments(), Vec::new());
     assert_eq!(place.circuits(), "none");
     assert_eq!(place.table("c1", "10.78.0.1"), Vec::<String>::new());
     assert!(!place.reaches("c1", server), "after the release");
@@ -253,6 +313,74 @@ fn root_what_somebody_else_changed_is_told_within_bounded_time() {
     println!("told after {:?}", begun.elapsed());
     // The switch has seen a newer reign, and refuses older ones.
     place.refused(&format!("rack connect {} s1 {circuit} --generation 1", place.name()), "overtaken");
+}
+
+#[test]
+fn root_a_circuit_that_was_lost_is_told_and_set_again_and_the_program_goes_on() {
+    let place = Place::with_rack("l");
+    place.done("reserve --compute c1 --memory 64MiB --class tray");
+    let (circuit, server) = (place.circuits(), server(&place, 1));
+    let mut running = place.command(&["rack", "exec", place.name(), "c1", "--"]);
+    let options = ["run", "--memory-server", server, "--local", "16MiB", "--lost-after", "60", "--"];
+    running.arg(rackmem()).args(options).arg(c_program("fill_check")).arg("192").stdout(Stdio::piped());
+    let mut running = running.spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    // What a wrong hand at the switch does: the kernel forgets both directions.
+    for port in circuit.split('-') {
+        let device = format!("p{port}");
+        let namespace = format!("{}:s1", place.name());
+        let words = ["netns", "exec", &namespace, "tc", "filter", "del", "dev", &device, "ingress"];
+        assert!(Command::new("ip").args(words).status().unwrap().success());
+    }
+    assert_eq!(running.try_wait().unwrap(), None, "it is in the middle of its work");
+    place.told("rack.difference");
+    place.told("rack.repair");
+    let begun = Instant::now();
+    while place.circuits() != circuit {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{}", place.done("events"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let ended = running.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(ended.status.success() && told.contains("as written"), "{ended:?}");
+    let repairs = place.json("operation list");
+    let repair = repairs.as_array().unwrap().iter().find(|one| one["kind"] == "rack.repair").unwrap();
+    assert_eq!((repair["state"].as_str(), repair["by"].as_str()), (Some("done"), Some("controller")));
+    place.done("release 1");
+    assert_eq!(place.circuits(), "none");
+}
+
+#[test]
+fn root_agents_and_memory_servers_that_are_killed_in_the_middle_leave_nothing_half_done() {
+    let place = Place::with_rack("x");
+    for (victim, wait_ms) in ["c1", "m1"].into_iter().flat_map(|one| [0, 10, 20, 40, 80].map(|ms| (one, ms)))
+    {
+        let what = format!("{victim} killed after {wait_ms} ms");
+        let mut reserving =
+            place.command(&["reserve", "--compute", "c1", "--memory", "64MiB", "--class", "tray"]);
+        let mut reserving = reserving.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        place.kill_brick(victim);
+        assert!(place.up().contains("1 programs started"), "{what}");
+        reserving.wait().unwrap();
+        place.settled();
+        for reservation in place.json("reservation list").as_array().unwrap() {
+            assert_eq!(reservation["state"], "applied", "{what}");
+            let id = reservation["id"].as_u64().unwrap();
+            assert_eq!(place.table("c1", "10.78.0.1"), [format!("s{id}.0")], "{what}");
+            assert_ne!(place.circuits(), "none", "{what}");
+            // A memory server that was killed comes back empty, and that is believed.
+            let begun = Instant::now();
+            let is_lost = || place.json(&format!("reservation show {id}"))["mappings"][0]["lost"] == true;
+            while place.all_segments().is_empty() != is_lost() {
+                assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            place.done(&format!("release {id}"));
+        }
+        assert_eq!((place.circuits().as_str(), place.all_segments()), ("none", Vec::new()), "{what}");
+        assert_eq!(place.table("c1", "10.78.0.1"), Vec::<String>::new(), "{what}");
+    }
 }
 
 /// A controller on the loopback device, without bricks behind it.

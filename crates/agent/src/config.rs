@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use rackmem_qemu::AcceleratorKind;
 use rackmem_types::{Bytes, ServerAddress};
 
+use crate::lender::Lender;
+
 /// An agent's configuration.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -27,4 +29,6 @@ pub struct AgentConfig {
     pub far_options: Vec<OsString>,
     /// RAM that may be promised to VMs; without it, what this machine has.
     pub pool: Option<Bytes>,
+    /// The controller that lends its machines more far memory.
+    pub lender: Option<Lender>,
 }

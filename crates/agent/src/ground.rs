@@ -81,6 +81,11 @@ impl Ground {
         Ok(entries)
     }
 
+    /// The sizes of a VM's attachments.
+    pub(crate) async fn lent(&self, vm: &VmRecord) -> Result<Vec<u64>, Problem> {
+        Ok(self.entries(vm).await?.iter().map(|entry| entry.size().0).collect())
+    }
+
     /// The memory servers on which a VM's pager reserves segments itself: not those that only have one that was made for it.
     fn lenders(&self, vm: &VmRecord, entries: &[Attachment]) -> Vec<ServerAddress> {
         let lends = |server: &&ServerAddress| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rackmem_api::agent::{ElasticDecision, ResizeRequest};
+use rackmem_api::problem::ProblemType;
 use rackmem_api::{Change, Problem, VmName};
 use rackmem_qemu::{Machine, RunState};
 use rackmem_types::Bytes;
@@ -28,6 +29,12 @@ const SUCCEED_AGAIN: Duration = Duration::from_secs(5);
 /// Between two times that old events and operations are forgotten.
 const TRIM: Duration = Duration::from_secs(600);
 
+/// A machine that has more far memory than its guest can use keeps it for so long: guests that shrink often grow again.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(20);
+
+/// The controller is asked for more for one machine no more often than this: a rack that is full stays so for a while.
+const BORROW_AGAIN: Duration = Duration::from_secs(5);
+
 /// Who asks for what the keeper does.
 const BY: &str = "elastic";
 
@@ -38,6 +45,10 @@ pub(crate) struct Keeper {
     begin: Instant,
     policies: HashMap<VmName, (Bounds, Policy)>,
     failed_successions: HashMap<VmName, Instant>,
+    /// When the controller was asked for more for a machine.
+    borrowed: HashMap<VmName, Instant>,
+    /// Since when machines have had more far memory than they can use.
+    roomy: HashMap<VmName, Instant>,
     trimmed: Instant,
 }
 
@@ -51,6 +62,8 @@ impl Keeper {
             begin,
             policies: HashMap::new(),
             failed_successions: HashMap::new(),
+            borrowed: HashMap::new(),
+            roomy: HashMap::new(),
             trimmed: begin,
         }
     }
@@ -100,6 +113,9 @@ impl Keeper {
         if record.spec.local.is_some() && !self.ground.pagers.is_up(process.pid).await {
             return self.succeed(record, process.pid).await;
         }
+        if let Some((machine, _)) = &found {
+            self.give_back(record, machine.as_ref()).await?;
+        }
         match (record.elastic, found) {
             (Some(bounds), Some((machine, _))) if record.wanted == Wanted::Running => {
                 let bounds = Bounds { min: bounds.min, max: bounds.max };
@@ -107,6 +123,56 @@ impl Keeper {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Asks the controller for the memory that a machine is to grow by, and does not wait for it: the machine still wants to grow when
+    /// it is there.
+    async fn borrow(&mut self, record: &VmRecord, to: Bytes, refused: Problem) -> Result<(), Problem> {
+        let name = record.name().clone();
+        let lender = self.ground.config.lender.clone().filter(|_| !record.spec.attachments.is_empty());
+        let Some(lender) = lender else { return Err(refused) };
+        if self.borrowed.get(&name).is_some_and(|at| at.elapsed() < BORROW_AGAIN) {
+            return Ok(());
+        }
+        self.borrowed.insert(name.clone(), Instant::now());
+        let sentence = format!("far memory for {to} is asked of the controller");
+        self.ground.event("elastic.borrow", name.as_str(), &sentence).await;
+        let ground = Arc::clone(&self.ground);
+        tokio::spawn(async move {
+            if let Err(problem) = lender.fit(&name, to).await {
+                let sentence = format!("the controller lends no more: {problem}");
+                ground.event("elastic.refused", name.as_str(), &sentence).await;
+            }
+        });
+        Ok(())
+    }
+
+    /// What the controller lent and the guest cannot use any more goes back, by whole attachments.
+    async fn give_back(&mut self, record: &VmRecord, machine: &dyn Machine) -> Result<(), Problem> {
+        let Some(lender) = self.ground.config.lender.clone() else { return Ok(()) };
+        let name = record.name();
+        let sizes = self.ground.lent(record).await?;
+        let has: u64 = sizes.iter().sum();
+        let size = machine.memory().await.map_err(|error| from_qemu(&error))?.usable().max(record.target);
+        let goes = sizes.into_iter().min().is_some_and(|least| has.saturating_sub(least) >= size.0);
+        if !goes {
+            self.roomy.remove(name);
+            return Ok(());
+        }
+        let since = *self.roomy.entry(name.clone()).or_insert_with(Instant::now);
+        if since.elapsed() < GIVE_BACK_AFTER {
+            return Ok(());
+        }
+        // Asked again after the same time if nothing comes of it.
+        self.roomy.remove(name);
+        let name = name.clone();
+        // The controller has this agent take the attachment back, which is an operation that the rounds wait for by themselves.
+        tokio::spawn(async move {
+            if let Err(problem) = lender.fit(&name, size).await {
+                tracing::debug!(vm = %name, %problem, "the controller does not take far memory back now");
+            }
+        });
+        Ok(())
     }
 
     /// A process that has ended without an operation.
@@ -209,10 +275,21 @@ impl Keeper {
     }
 
     /// Begins what was decided, as an operation like any other.
-    async fn act(&self, record: &VmRecord, from: Bytes, to: Bytes, reason: Reason) -> Result<(), Problem> {
+    async fn act(
+        &mut self,
+        record: &VmRecord,
+        from: Bytes,
+        to: Bytes,
+        reason: Reason,
+    ) -> Result<(), Problem> {
         let name = record.name();
         let request = ResizeRequest { memory: Some(to), ..ResizeRequest::default() };
-        let planned = self.agent.plan(record, request).await?;
+        let planned = match self.agent.plan(record, request).await {
+            Err(problem) if problem.kind == ProblemType::Capacity && to > from => {
+                return self.borrow(record, to, problem).await;
+            }
+            planned => planned?,
+        };
         if planned.is_empty() {
             return Ok(());
         }

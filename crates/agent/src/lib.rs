@@ -5,7 +5,8 @@
 //! What it is told it writes down before it does it ([`operation`], in the store), so the next agent goes on where this
 //! one ended. Planning ([`resize`]) and deciding ([`elastic`]) are pure; the steps of operations do the work.
 //!
-//! It never moves a page: pagers do. It never decides where far memory comes from: its user or the controller does.
+//! It never moves a page: pagers do. It never decides where far memory comes from: its user or the controller does, which it asks for
+//! more when a machine grows beyond what it has ([`Lender`]).
 
 mod config;
 pub mod elastic;
@@ -15,6 +16,7 @@ mod ground;
 mod host;
 mod hypervisor;
 mod keeper;
+mod lender;
 mod libvirt;
 mod machines;
 mod metrics;
@@ -31,6 +33,7 @@ mod store;
 mod vm;
 
 pub use config::AgentConfig;
+pub use lender::Lender;
 pub use rackmem_qemu::AcceleratorKind;
 pub use rackmem_qemu::libvirt::URI as LIBVIRT;
 pub use service::Agent;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use rackmem_agent::{AcceleratorKind, AgentConfig};
+use rackmem_agent::{AcceleratorKind, AgentConfig, Lender};
 use rackmem_api::agent::router;
 use rackmem_api::auth::{Guard, Token};
 use rackmem_api::controller::BrickKind;
@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::join::JoinOptions;
 use crate::options::ram;
 use crate::spawn::{myself, option};
-use crate::tls::ServerTls;
+use crate::tls::{FarProof, ServerTls};
 use crate::{logging, token};
 
 /// Run virtual machines on this machine, and give them far memory
@@ -59,20 +59,13 @@ pub(crate) struct Arguments {
     /// Listen on the network with neither certificates nor a token: whoever reaches the port may do everything
     #[arg(long)]
     pub(crate) insecure: bool,
-    /// File with the token that the memory servers know
-    #[arg(long, value_name = "FILE", env = "RACKMEM_TOKEN_FILE", help_heading = "Far memory")]
-    pub(crate) far_token_file: Option<PathBuf>,
-    /// Certificate to show to the memory servers, PEM
-    #[arg(long, value_name = "FILE", requires_all = ["far_tls_key", "far_tls_ca"], help_heading = "Far memory")]
-    pub(crate) far_tls_cert: Option<PathBuf>,
-    /// Private key of that certificate, PEM
-    #[arg(long, value_name = "FILE", requires = "far_tls_cert", help_heading = "Far memory")]
-    pub(crate) far_tls_key: Option<PathBuf>,
-    /// Certificates of the authority that signs the memory servers' certificates, PEM
-    #[arg(long, value_name = "FILE", requires = "far_tls_cert", help_heading = "Far memory")]
-    pub(crate) far_tls_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) far: FarProof,
     #[command(flatten)]
     pub(crate) join: JoinOptions,
+    /// File with this brick's own token, to ask the controller for more memory for the machines that it made here
+    #[arg(long, value_name = "FILE", requires = "controller", help_heading = "Announcing itself")]
+    pub(crate) brick_token_file: Option<PathBuf>,
     /// For tests: end by force at the n-th moment at which a crash makes a difference
     #[arg(long, value_name = "N", hide = true)]
     pub(crate) dies_at: Option<u64>,
@@ -142,12 +135,7 @@ fn agent_config(arguments: &Arguments) -> anyhow::Result<AgentConfig> {
         std::path::absolute(path).with_context(|| format!("cannot make the path {} absolute", path.display()))
     };
     let mut far_options: Vec<OsString> = Vec::new();
-    for (name, file) in [
-        ("--token-file", &arguments.far_token_file),
-        ("--tls-cert", &arguments.far_tls_cert),
-        ("--tls-key", &arguments.far_tls_key),
-        ("--tls-ca", &arguments.far_tls_ca),
-    ] {
+    for (name, file) in arguments.far.options() {
         if let Some(file) = file {
             far_options.push(option(name, absolute(file)?.as_os_str()));
         }
@@ -165,5 +153,9 @@ fn agent_config(arguments: &Arguments) -> anyhow::Result<AgentConfig> {
         memory_servers: arguments.memory_servers.clone(),
         far_options,
         pool: arguments.pool,
+        lender: arguments
+            .join
+            .lender(arguments.tls.files().as_ref(), arguments.brick_token_file.as_deref())?
+            .map(Lender::new),
     })
 }

@@ -1,6 +1,7 @@
 //! `rackmem controller`: the SDM controller, until it is told to end. What runs on the bricks runs on without it.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,13 +9,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use rackmem_api::auth::Guard;
-use rackmem_api::controller::{ControllerApi, RackFile, Tokens, router};
+use rackmem_api::controller::{ControllerApi, RackFile, Tokens, metrics_router, router};
 use rackmem_api::serve::{Closing, Listen, ServeConfig, Server};
 use rackmem_api::{Change, Problem};
 use rackmem_controller::{Controller, ControllerConfig, RackHands};
 use rackmem_rack::Quotas;
 
-use crate::tls::ServerTls;
+use crate::tls::{FarProof, ServerTls};
 use crate::{agent, logging, token};
 
 /// Treat the memory of whole racks as one pool: know every brick and link, reserve, and carry it out
@@ -41,8 +42,13 @@ pub(crate) struct Arguments {
     /// File with the token that the agents know
     #[arg(long, value_name = "FILE", env = "RACKMEM_AGENT_TOKEN_FILE")]
     pub(crate) agent_token_file: Option<PathBuf>,
+    /// Serve Prometheus metrics here, to whoever asks, for example 127.0.0.1:9090
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) tls: ServerTls,
+    #[command(flatten)]
+    pub(crate) far: FarProof,
     /// Listen on the network with neither certificates nor tokens: whoever reaches the port may do everything
     #[arg(long)]
     pub(crate) insecure: bool,
@@ -70,18 +76,31 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         guard: Guard { token: None },
         insecure: arguments.insecure || tokens.is_some(),
     })?;
+    let scraped = arguments.metrics.map(metrics).transpose()?;
     let text = token::text(arguments.agent_token_file.as_deref())?;
-    let controller = Controller::start(config, Arc::new(RackHands::new(tls, text))).await?;
+    let controller =
+        Controller::start(config, Arc::new(RackHands::new(tls, text, arguments.far.credentials()?))).await?;
     if let Some(file) = &arguments.rack {
         register(&controller, file).await?;
     }
     let places: Vec<String> = server.places().iter().map(ToString::to_string).collect();
     // Nobody has to read this line for the controller to serve.
-    let _ = writeln!(io::stdout(), "controller: on {}", places.join(" and "));
+    let scraper = scraped.as_ref().map(|server| format!(", metrics on {}", server.places()[0]));
+    let _ = writeln!(io::stdout(), "controller: on {}{}", places.join(" and "), scraper.unwrap_or_default());
     let closing = Closing::default();
     agent::close_when_told(closing.clone(), "told to end: what is under way goes on at the next start");
-    server.run(router(Arc::new(controller), tokens), closing).await;
+    let controller = Arc::new(controller);
+    if let Some(server) = scraped {
+        tokio::spawn(server.run(metrics_router(Arc::clone(&controller)), closing.clone()));
+    }
+    server.run(router(controller, tokens), closing).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The place where metrics are fetched.
+fn metrics(address: SocketAddr) -> anyhow::Result<Server> {
+    let listen = vec![address.to_string().parse()?];
+    Ok(Server::open(&ServeConfig { listen, insecure: true, ..ServeConfig::default() })?)
 }
 
 fn tokens(file: &Path) -> anyhow::Result<Tokens> {

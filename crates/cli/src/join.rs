@@ -1,7 +1,7 @@
 //! A brick that announces itself: its agent or memory server registers it with a controller, as soon as that answers. What the
 //! brick is for does not wait for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -53,6 +53,16 @@ pub(crate) struct JoinOptions {
 }
 
 impl JoinOptions {
+    /// Whom an agent asks for more memory, if there is a controller.
+    pub(crate) fn lender(
+        &self,
+        tls: Option<&TlsFiles>,
+        token_file: Option<&Path>,
+    ) -> anyhow::Result<Option<ControllerClient>> {
+        let asks = |endpoint| client(endpoint, tls, token_file);
+        self.controller.as_ref().map(asks).transpose()
+    }
+
     /// Announces a brick that offers this, in a thread of its own, if that was asked for.
     pub(crate) fn announce(&self, offers: BrickKind, tls: Option<&TlsFiles>) -> anyhow::Result<()> {
         let (Some(endpoint), Some(name), Some(tray)) = (&self.controller, &self.brick, &self.tray) else {
@@ -67,15 +77,23 @@ impl JoinOptions {
             address: self.brick_address.clone(),
             cables: cables(&self.cables, self.latency_ns, self.mbps),
         };
-        let token = token::text(self.join_token_file.as_deref())?;
-        let endpoint = if tls.is_some() { endpoint.clone().with_tls() } else { endpoint.clone() };
-        let client = ControllerClient::new(endpoint, tls, token.as_deref())?;
+        let client = client(endpoint, tls, self.join_token_file.as_deref())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start")?;
         let thread = thread::Builder::new().name("join".to_owned());
         thread.spawn(move || runtime.block_on(join(client, brick))).context("cannot start a thread")?;
         Ok(())
     }
+}
+
+/// A client that shows the token in that file.
+fn client(
+    endpoint: &Endpoint,
+    tls: Option<&TlsFiles>,
+    token_file: Option<&Path>,
+) -> anyhow::Result<ControllerClient> {
+    let endpoint = if tls.is_some() { endpoint.clone().with_tls() } else { endpoint.clone() };
+    Ok(ControllerClient::new(endpoint, tls, token::text(token_file)?.as_deref())?)
 }
 
 /// Tries until the controller has said yes or no.

@@ -9,10 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use rackmem_api::agent::{SegmentId, SegmentToken};
-use rackmem_far::{Credentials, GivenSegment, Segments, TlsFiles};
+use rackmem_far::{Credentials, GivenSegment, SegmentView, Segments, TlsFiles};
 use rackmem_types::{Bytes, PAGE_SIZE, ServerAddress};
 use serde::{Deserialize, Serialize};
 
+use crate::table::printable;
 use crate::tls::ClientTls;
 use crate::token;
 
@@ -30,6 +31,8 @@ pub(crate) struct Arguments {
 enum Command {
     /// Make a segment, and write the file that names it and opens it
     Create(Create),
+    /// List what a memory server has, whoever made it
+    List(List),
     /// Destroy the segments that a file names; programs that still use them lose their pages
     Destroy(Destroy),
 }
@@ -51,6 +54,18 @@ struct Create {
     /// How long it outlives the last program that uses it
     #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = clap::value_parser!(u64).range(1..=604_800))]
     lease: u64,
+    #[command(flatten)]
+    proof: Proof,
+}
+
+#[derive(Args, Debug)]
+struct List {
+    /// The memory server: HOST:PORT, unix:PATH or shm:PATH
+    #[arg(long, value_name = "ADDRESS", env = "RACKMEM_MEMORY_SERVER")]
+    memory_server: ServerAddress,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     proof: Proof,
 }
@@ -96,6 +111,7 @@ struct Entry {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match &arguments.command {
         Command::Create(create) => self::create(create),
+        Command::List(list) => self::list(list),
         Command::Destroy(destroy) => self::destroy(destroy),
     }
 }
@@ -133,6 +149,50 @@ fn create(arguments: &Create) -> anyhow::Result<ExitCode> {
             Err(error)
         }
     }
+}
+
+/// A segment as it is listed.
+#[derive(Debug, Serialize)]
+struct Listed {
+    segment: SegmentId,
+    name: String,
+    size: u64,
+    filled: u64,
+    connections: u32,
+    /// Until it is freed, while nobody has it open.
+    lease_left_s: Option<u64>,
+}
+
+impl From<SegmentView> for Listed {
+    fn from(view: SegmentView) -> Self {
+        let bytes = |pages| Bytes::from_pages(pages).0;
+        Self {
+            segment: SegmentId(view.id),
+            name: view.name,
+            size: bytes(view.pages),
+            filled: bytes(view.filled),
+            connections: view.attached,
+            lease_left_s: view.lease_left.map(|left| left.as_secs()),
+        }
+    }
+}
+
+fn list(arguments: &List) -> anyhow::Result<ExitCode> {
+    let server = Segments::connect(arguments.memory_server.clone(), &arguments.proof.credentials()?)?;
+    let listed: Vec<Listed> = server.pool()?.segments.into_iter().map(Listed::from).collect();
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&listed)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for Listed { segment, name, size, filled, connections, lease_left_s } in listed {
+        let (name, size, filled) = (printable(&name), Bytes(size), Bytes(filled));
+        let lease = lease_left_s.map_or_else(
+            || format!("open on {connections} connections"),
+            |left| format!("freed in {left} s unless somebody opens it"),
+        );
+        println!("segment {segment} '{name}': {size}, {filled} filled, {lease}");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn destroy(arguments: &Destroy) -> anyhow::Result<ExitCode> {

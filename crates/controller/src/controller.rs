@@ -22,6 +22,7 @@ use crate::error::{ControllerError, problem};
 use crate::hands::Hands;
 use crate::job::{Entry, Job, Work};
 use crate::ledger::{Ledger, State, now_ms};
+use crate::repair::Repairs;
 use crate::store::Store;
 use crate::{compute, dispatch, metrics, views, watch};
 
@@ -56,7 +57,8 @@ impl Controller {
             dispatch::run(Arc::clone(&ledger), Arc::clone(&hands), Arc::clone(&quotas), config.workers, work);
         tokio::spawn(dispatcher);
         tokio::spawn(watch::expire(Arc::clone(&ledger)));
-        tokio::spawn(watch::look(Arc::clone(&ledger), Arc::clone(&hands), config.watch_every));
+        let repairs = Repairs::new(queue.clone());
+        tokio::spawn(watch::look(Arc::clone(&ledger), Arc::clone(&hands), repairs, config.watch_every));
         tokio::spawn(compute::watch::look(Arc::clone(&ledger), Arc::clone(&hands), config.watch_every));
         Ok(Self { ledger, hands, quotas, queue, started_ms: now_ms() })
     }
@@ -126,6 +128,9 @@ fn may_see(who: &Who, project: &str, id: ReservationId) -> Result<(), Problem> {
 }
 
 fn sees(who: &Who, entry: &Entry) -> bool {
+    if !who.looks() {
+        return entry.operation.by == who.name;
+    }
     who.project.is_none() || entry.job.project.as_deref().is_some_and(|project| who.sees(project))
 }
 
@@ -223,7 +228,7 @@ impl ControllerApi for Controller {
         let planned = self.quotas.check(&state.rack, &request).and_then(|()| {
             planner::reserve(&state.rack, ReservationId(rackmem_rack::RESERVATION_MAX), &request)
         });
-        planned.map(|plan| views::plan(&plan)).map_err(|error| problem(&error))
+        planned.map(|plan| views::preview(&plan)).map_err(|error| problem(&error))
     }
 
     async fn reservation_create(
@@ -300,6 +305,16 @@ impl ControllerApi for Controller {
         request: MachineResize,
     ) -> Result<Operation, Problem> {
         self.machine_resize(&change, &who, &name, request.memory).await
+    }
+
+    async fn vm_fit(
+        &self,
+        change: Change,
+        who: Who,
+        name: VmName,
+        request: MachineResize,
+    ) -> Result<Operation, Problem> {
+        self.machine_fit(&change, &who, &name, request.memory).await
     }
 
     async fn vm_delete(&self, change: Change, who: Who, name: VmName) -> Result<Operation, Problem> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rackmem_api::Problem;
 use rackmem_api::problem::ProblemType;
-use rackmem_rack::RackError;
+use rackmem_rack::{RackError, SegmentId};
 
 /// The controller cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum ControllerError {
     /// A row cannot be understood.
     #[error("a row of the controller's store cannot be read: {0}")]
     Row(#[from] serde_json::Error),
+    /// A deed cannot be understood.
+    #[error("the stored deed of segment {0} is damaged: restore the state directory from a copy")]
+    Deed(SegmentId),
     /// The stored events contradict each other.
     #[error("the stored rack contradicts itself: {0}; restore the state directory from a copy")]
     Rack(#[from] RackError),

@@ -1,39 +1,28 @@
 //! What steps are done with: agents, memory servers and switches.
 //!
-//! A memory server's segment is reserved by the pager that uses it, as soon as a machine gets the attachment; the controller
-//! alone hands out a pool, so creating a segment is to see that its server answers. A brick's address may be two, `DATA,MANAGEMENT`:
-//! the first is what compute bricks reach through the switches, the second what the controller itself asks.
+//! A brick's address may be two, `DATA,MANAGEMENT`: the first is what compute bricks reach through the switches, the second what the
+//! controller itself asks.
 
 mod agents;
-mod greeting;
 mod machines;
+pub(crate) mod memory;
 mod switches;
-
-use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
 use rackmem_api::agent::VmView;
 use rackmem_api::problem::ProblemType;
 use rackmem_api::serve::TlsFiles;
-use rackmem_api::{AttachmentId, Generation, LatencyClass, Problem};
+use rackmem_api::{AttachmentId, Problem};
+use rackmem_far::{Credentials, PoolView};
 use rackmem_rack::{Name, PARTS_MAX, SegmentId, Step};
 
 use crate::compute::{Call, Told};
 use agents::Agents;
+use memory::Memory;
 use switches::Switches;
 
-/// A step that is to be done, with all that has to be known for it.
-#[derive(Clone, Debug)]
-pub struct Order {
-    /// The step.
-    pub step: Step,
-    /// The controller's reign: agents and switches refuse older ones.
-    pub reign: Generation,
-    /// How far away the memory of the reservation may be.
-    pub class: LatencyClass,
-    /// The addresses of the bricks and switches that the step names.
-    pub addresses: BTreeMap<Name, String>,
-}
+use crate::deed::{Deed, Placed};
+use crate::order::Order;
 
 /// What is asked how it is.
 #[derive(Clone, Debug)]
@@ -46,26 +35,37 @@ pub enum Target {
     Switch(Name, String),
 }
 
+impl Target {
+    pub(crate) fn name(&self) -> &Name {
+        let (Self::Agent(name, _) | Self::Memory(name, _) | Self::Switch(name, _)) = self;
+        name
+    }
+}
+
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// The segments that the agent's table has.
-    Segments(Vec<SegmentId>),
-    /// A memory server's life, which another one follows when it is restarted, and the pages of its pool.
-    Pool {
-        /// Its epoch; none of a server behind TLS.
-        epoch: Option<u64>,
-        /// The pages of its pool.
-        pages: Option<u64>,
-    },
+    /// What the agent's table has of ours.
+    Table(Vec<TableEntry>),
+    /// What a memory server has; none of a simulated one.
+    Pool(Option<PoolView>),
     /// The pairs of ports that the switch has connected.
     Pairs(Vec<[u16; 2]>),
 }
 
+/// An entry of an agent's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableEntry {
+    /// The segment that it leads to.
+    pub segment: SegmentId,
+    /// What the agent says if it does not reach the memory server.
+    pub unreachable: Option<String>,
+}
+
 /// Does steps, and looks. Each step may be done twice; after an error it may have been done or not.
 pub trait Hands: std::fmt::Debug + Send + Sync + 'static {
-    /// Does a step.
-    fn carry_out<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<(), Problem>>;
+    /// Does a step. Of one that makes a segment it gives where the segment is, unless it is only simulated.
+    fn carry_out<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Option<Placed>, Problem>>;
 
     /// Does an errand.
     fn errand<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Told, Problem>>;
@@ -85,16 +85,25 @@ pub trait Hands: std::fmt::Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub struct RackHands {
     agents: Agents,
+    memory: Memory,
     switches: Switches,
 }
 
 impl RackHands {
-    /// Hands that show agents these certificates and this token.
-    pub fn new(tls: Option<TlsFiles>, token: Option<String>) -> Self {
-        Self { agents: Agents::new(tls, token), switches: Switches::default() }
+    /// Hands that show agents these certificates and this token, and memory servers these credentials.
+    pub fn new(tls: Option<TlsFiles>, token: Option<String>, far: Credentials) -> Self {
+        Self { agents: Agents::new(tls, token), memory: Memory::new(far), switches: Switches::default() }
     }
 
-    async fn step(&self, order: &Order) -> Result<(), Problem> {
+    async fn step(&self, order: &Order) -> Result<Option<Placed>, Problem> {
+        if let Step::SegmentCreate { brick, segment, pages, .. } = &order.step {
+            let address = order.management(brick)?;
+            return self.memory.create(address, *segment, *pages, order.deed(*segment)?).await;
+        }
+        self.act(order).await.map(|()| None)
+    }
+
+    async fn act(&self, order: &Order) -> Result<(), Problem> {
         match &order.step {
             Step::PowerOn { brick } => Err(Problem::new(
                 ProblemType::Unsupported,
@@ -102,9 +111,15 @@ impl RackHands {
             )),
             // A plan powers off only what it powered on, and that cannot have happened.
             Step::PowerOff { .. } => Ok(()),
-            Step::SegmentCreate { brick, .. } => greeting::greet(order.management(brick)?).await.map(|_| ()),
-            // The pager gives its segments back when it loses the attachment.
-            Step::SegmentRemove { .. } => Ok(()),
+            // It has an answer, which is given in `step`.
+            Step::SegmentCreate { .. } => Ok(()),
+            Step::SegmentRemove { brick, segment, .. } => {
+                match (order.management(brick), order.deeds.get(segment)) {
+                    (Ok(address), Some(deed)) => self.memory.destroy(address, *segment, deed).await,
+                    // Without a server to ask or a deed it was never made.
+                    _ => Ok(()),
+                }
+            }
             Step::Connect { switch, pairs } => {
                 self.switches.change(switch, order.addresses.get(switch), pairs, true, order.reign).await
             }
@@ -127,7 +142,7 @@ impl RackHands {
 }
 
 impl Hands for RackHands {
-    fn carry_out<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<(), Problem>> {
+    fn carry_out<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Option<Placed>, Problem>> {
         Box::pin(self.step(order))
     }
 
@@ -146,8 +161,8 @@ impl Hands for RackHands {
     fn look<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Seen, Problem>> {
         Box::pin(async move {
             match target {
-                Target::Agent(name, address) => self.agents.look(name, address).await.map(Seen::Segments),
-                Target::Memory(_, address) => greeting::greet(management(address)).await,
+                Target::Agent(name, address) => self.agents.look(name, address).await.map(Seen::Table),
+                Target::Memory(_, address) => self.memory.look(management(address)).await,
                 Target::Switch(name, address) => self.switches.look(name, address).await.map(Seen::Pairs),
             }
         })
@@ -159,6 +174,15 @@ impl Order {
     fn data(&self, brick: &Name) -> Result<&str, Problem> {
         let address = self.addresses.get(brick).ok_or_else(|| no_address(brick))?;
         Ok(address.split_once(',').map_or(address.as_str(), |(data, _)| data))
+    }
+
+    fn deed(&self, segment: SegmentId) -> Result<&Deed, Problem> {
+        self.deeds.get(&segment).ok_or_else(|| {
+            Problem::new(
+                ProblemType::Internal,
+                format!("segment {segment} has no deed, so nobody can open it"),
+            )
+        })
     }
 
     /// The address of a brick, as the controller reaches it.

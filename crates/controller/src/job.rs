@@ -1,7 +1,7 @@
 //! What an operation has to do, as it is stored.
 
 use rackmem_api::{Operation, Problem, VmName};
-use rackmem_rack::{Event, Name, Request, ReservationId};
+use rackmem_rack::{Event, Name, Request, ReservationId, Step};
 use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,8 @@ use crate::compute::{Course, Leg, MachineWork};
 pub(crate) enum Work {
     /// These events; they were applied when the operation was accepted.
     Register(Vec<Event>),
+    /// What a brick or switch lost is set again.
+    Repair(Vec<Step>),
     /// Move everything away from a brick.
     Drain(Name),
     /// A new reservation.

@@ -11,11 +11,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rackmem_api::events::EventLog;
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{Change, Event, Generation, Operation, OperationId, OperationState, Problem};
-use rackmem_rack::{Event as RackEvent, Plan, Rack, RackError, ReservationId};
+use rackmem_rack::{Event as RackEvent, Plan, Rack, RackError, ReservationId, SegmentId};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::compute::Machines;
+use crate::deed::Deed;
 use crate::error::ControllerError;
 use crate::job::{Entry, Job};
 use crate::store::{self, Row, Stored};
@@ -56,6 +57,8 @@ pub(crate) struct State {
     keys: HashMap<String, (i64, u64)>,
     /// Plans that are held and not carried out yet.
     pub(crate) plans: HashMap<ReservationId, Plan>,
+    /// What opens the segments on memory servers.
+    pub(crate) deeds: BTreeMap<SegmentId, Deed>,
     /// Virtual machines over the rack.
     pub(crate) machines: Machines,
     seq: u64,
@@ -64,7 +67,7 @@ pub(crate) struct State {
     reservation: u64,
     pub(crate) running: usize,
     /// Rows of the decision that is being made.
-    rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
 }
 
 /// The rack, all operations, and who is told of changes.
@@ -105,6 +108,7 @@ impl Ledger {
             by_id: HashMap::new(),
             keys: HashMap::new(),
             plans: stored.plans.into_iter().map(|(id, plan)| (ReservationId(id), plan)).collect(),
+            deeds: stored.deeds,
             machines: Machines::new(stored.machines),
             seq: 0,
             history_seq: stored.history_seq,
@@ -306,6 +310,11 @@ impl State {
     pub(crate) fn find(&self, id: OperationId) -> Result<(u64, &Entry), Problem> {
         let found = self.by_id.get(&id).and_then(|seq| Some((*seq, self.operations.get(seq)?)));
         found.ok_or_else(|| Problem::not_found("operation", id))
+    }
+
+    /// Whether an operation has not ended yet.
+    pub(crate) fn is_running(&self, id: OperationId) -> bool {
+        self.find(id).is_ok_and(|(_, entry)| !entry.operation.state.is_final())
     }
 
     fn add(&mut self, entry: Entry, change: &Change) -> u64 {

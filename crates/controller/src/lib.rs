@@ -9,20 +9,26 @@
 //!   begun, and undoes it in reverse when one fails. After a crash a worker goes on where its predecessor was.
 //! - The *compute service* keeps which machine runs where; agents run them.
 //! - [`Hands`] are what the steps are done with.
-//! - The *watch* asks bricks and switches how they are, and lets what was reserved and never applied expire.
+//! - The *watch* asks bricks and switches how they are, begins repairs of what they lost, and lets what was reserved and never
+//!   applied expire.
 //!
 //! It moves no page and starts no process; when it is gone, nothing that runs notices.
 
 mod compute;
 mod config;
 mod controller;
+mod deed;
 mod dispatch;
 mod error;
 mod hands;
 mod job;
 mod ledger;
 mod metrics;
+mod order;
+mod reality;
+mod repair;
 mod store;
+mod tend;
 mod views;
 mod watch;
 mod worker;
@@ -30,5 +36,7 @@ mod worker;
 pub use compute::{Call, Errand, Told};
 pub use config::ControllerConfig;
 pub use controller::Controller;
+pub use deed::{Deed, Placed};
 pub use error::ControllerError;
-pub use hands::{Hands, Order, RackHands, Seen, Target, attachment_of, segment_of};
+pub use hands::{Hands, RackHands, Seen, TableEntry, Target, attachment_of, segment_of};
+pub use order::Order;

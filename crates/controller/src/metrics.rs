@@ -25,6 +25,7 @@ pub(crate) fn text(state: &State) -> Result<String, std::fmt::Error> {
     one("operations_running", "Operations that are running or wait", state.running as u64);
     one("operations_kept", "Operations that are remembered", state.operations.len() as u64);
     one("reservations", "Reservations that are not over", state.rack.reservations().count() as u64);
+    one("machines", "Virtual machines over the racks", state.machines.all().count() as u64);
     one("rack_changes", "How often the rack changed", state.rack.generation().0);
     one("watts", "What bricks and switches that are on draw", state.rack.watts());
     let family = |select: fn(&rackmem_api::controller::BrickView) -> u64| {

@@ -3,19 +3,21 @@
 //! Changes come in the order in which the ledger made them; all that wait are one transaction. A change is answered for when
 //! its transaction is on the disk. When a transaction fails, nothing more is written: the ledger would be ahead of its store.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
 use rackmem_api::{Event, IdempotencyKey, VmName};
-use rackmem_rack::{Event as RackEvent, Plan, Snapshot};
+use rackmem_rack::{Event as RackEvent, Name, Plan, SegmentId, Snapshot};
 use rustix::fs::FlockOperation;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::compute::Machine;
+use crate::deed::{Deed, Placed};
 use crate::error::ControllerError;
 use crate::job::Entry;
 
@@ -56,6 +58,10 @@ pub(crate) enum Row {
     Told(Box<Event>),
     /// The rack as it is after the event of that number.
     Snapshot(u64, Box<Snapshot>),
+    /// A deed as it is now.
+    Deed(SegmentId, Box<Deed>),
+    /// The deed of a segment that is gone.
+    DeedGone(SegmentId),
     /// Finished operations up to this number are forgotten.
     Forget(u64),
 }
@@ -73,6 +79,7 @@ pub(crate) struct Stored {
     pub(crate) history: Vec<RackEvent>,
     pub(crate) operations: Vec<(u64, Entry, Option<IdempotencyKey>)>,
     pub(crate) plans: Vec<(u64, Plan)>,
+    pub(crate) deeds: BTreeMap<SegmentId, Deed>,
     pub(crate) machines: Vec<Machine>,
     pub(crate) events: Vec<Event>,
 }
@@ -133,6 +140,7 @@ impl Store {
         for (id, plan) in plans {
             stored.plans.push((id.cast_unsigned(), serde_json::from_str(&plan)?));
         }
+        stored.deeds = self.deeds().await?;
         let machines: Vec<String> =
             sqlx::query_scalar("SELECT record FROM machines").fetch_all(&self.pool).await?;
         stored.machines =
@@ -141,6 +149,24 @@ impl Store {
             sqlx::query_scalar("SELECT event FROM events ORDER BY id").fetch_all(&self.pool).await?;
         stored.events = events.iter().map(|event| serde_json::from_str(event)).collect::<Result<_, _>>()?;
         Ok(stored)
+    }
+
+    async fn deeds(&self) -> Result<BTreeMap<SegmentId, Deed>, ControllerError> {
+        type Columns = (i64, String, Vec<u8>, Option<i64>, Option<i64>);
+        let rows: Vec<Columns> = sqlx::query_as("SELECT segment, brick, owner, id, epoch FROM deeds")
+            .fetch_all(&self.pool)
+            .await?;
+        rows.into_iter()
+            .map(|(segment, brick, owner, id, epoch)| {
+                let damaged = |_| ControllerError::Deed(SegmentId(segment.cast_unsigned()));
+                let place = id
+                    .zip(epoch)
+                    .map(|(id, epoch)| Placed { id: id.cast_unsigned(), epoch: epoch.cast_unsigned() });
+                let owner = owner.try_into().map_err(damaged)?;
+                let brick = brick.parse::<Name>()?;
+                Ok((SegmentId(segment.cast_unsigned()), Deed { brick, owner, place }))
+            })
+            .collect()
     }
 
     async fn operations(&self) -> Result<Vec<(u64, Entry, Option<IdempotencyKey>)>, ControllerError> {
@@ -251,6 +277,17 @@ async fn write(connection: &mut SqliteConnection, row: &Row) -> Result<(), Contr
                 .execute(&mut *connection)
                 .await?;
             sqlx::query("DELETE FROM history WHERE seq <= ? - ?").bind(seq.cast_signed()).bind(HISTORY_MAX)
+        }
+        Row::Deed(segment, deed) => sqlx::query(
+            "INSERT OR REPLACE INTO deeds (segment, brick, owner, id, epoch) VALUES (?, ?, ?, ?, ?)",
+        )
+        .bind(segment.0.cast_signed())
+        .bind(deed.brick.to_string())
+        .bind(deed.owner.to_vec())
+        .bind(deed.place.map(|place| place.id.cast_signed()))
+        .bind(deed.place.map(|place| place.epoch.cast_signed())),
+        Row::DeedGone(segment) => {
+            sqlx::query("DELETE FROM deeds WHERE segment = ?").bind(segment.0.cast_signed())
         }
         Row::Forget(seq) => sqlx::query("DELETE FROM operations WHERE seq = ?").bind(seq.cast_signed()),
     };

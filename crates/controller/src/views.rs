@@ -149,6 +149,22 @@ pub(crate) fn plan(plan: &Plan) -> PlanView {
     }
 }
 
+/// A plan for a reservation that has no number yet.
+pub(crate) fn preview(of: &Plan) -> PlanView {
+    let number = format!("{}.", of.reservation());
+    let named = |text: String| text.replace(&number, "new.");
+    let view = plan(of);
+    PlanView {
+        segments: view
+            .segments
+            .into_iter()
+            .map(|segment| SegmentView { id: named(segment.id), ..segment })
+            .collect(),
+        steps: view.steps.into_iter().map(named).collect(),
+        ..view
+    }
+}
+
 fn path(way: &Path) -> Vec<String> {
     way.cables.iter().flatten().map(ToString::to_string).collect()
 }

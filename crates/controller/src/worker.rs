@@ -3,22 +3,24 @@
 //! Every leg is recorded before it is begun, so that whoever comes after a crash does the last one again and goes on. A leg
 //! that fails has the course undone, the last leg first; what cannot be undone any more is tried until it succeeds.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{OperationState, Problem};
-use rackmem_rack::{Event, Name, Plan, Quotas, Rack, RackError, State as Stand, Step, planner};
+use rackmem_rack::{Event, Plan, Quotas, RackError, State as Stand, Step, planner};
 use rackmem_types::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::compute::{self, Call, Course, Leg, MachineWork, Told};
+use crate::deed::Placed;
 use crate::error::problem;
-use crate::hands::{Hands, Order};
+use crate::hands::Hands;
 use crate::job::{Job, Work};
 use crate::ledger::{Kept, Ledger, State};
+use crate::order::{self, Order};
+use crate::repair;
 use crate::views::class_of;
 
 /// How often a step is tried whose brick was busy or away for a moment.
@@ -68,12 +70,25 @@ impl Worker {
     }
 
     async fn carry_out(&mut self) -> Result<(), Problem> {
+        if let Some(steps) = self.repair() {
+            return repair::carry_out(&self.ledger, &*self.hands, self.seq, &steps).await;
+        }
         loop {
             match self.task().await? {
                 Task::Ended => return Ok(()),
                 Task::Forward(course, from) => self.forward(&course, from).await?,
                 Task::Back(legs, from) => self.back(&legs, from).await?,
             }
+        }
+    }
+
+    /// The steps of a repair that is not done yet.
+    fn repair(&self) -> Option<Vec<Step>> {
+        let state = self.ledger.lock();
+        let entry = state.operations.get(&self.seq)?;
+        match &entry.job.work {
+            Work::Repair(steps) if !entry.operation.state.is_final() => Some(steps.clone()),
+            _ => None,
         }
     }
 
@@ -177,7 +192,10 @@ impl Worker {
         entry.operation.step = Some(leg.to_string());
         entry.operation.progress = at as f64 / of as f64;
         state.save_begun(self.seq);
-        Some((self.doing(&state.rack, course, leg), self.ledger.keep(state)))
+        if let Leg::Step(Step::SegmentCreate { brick, segment, .. }) = leg {
+            state.deed_draw(*segment, brick);
+        }
+        Some((self.doing(&state, course, leg), self.ledger.keep(state)))
     }
 
     /// Keeps what an errand told.
@@ -234,7 +252,7 @@ impl Worker {
                 entry.job.undone = at + 1;
                 entry.operation.step = Some(format!("undo: {leg}"));
                 state.save_begun(self.seq);
-                (self.doing(&state.rack, &course, leg), self.ledger.keep(state))
+                (self.doing(&state, &course, leg), self.ledger.keep(state))
             };
             kept.wait().await?;
             self.try_leg(&doing, true).await?;
@@ -259,13 +277,17 @@ impl Worker {
         let mut tried = 0u32;
         loop {
             tried = tried.saturating_add(1);
-            let done = match doing {
-                Doing::Step(order) => self.hands.carry_out(order).await.map(|()| Told::default()),
-                Doing::Errand(call) => self.hands.errand(call).await,
-            };
-            let failure = match done {
-                Ok(told) => return Ok(told),
-                Err(failure) => failure,
+            let failure = match doing {
+                Doing::Step(order) => match self.hands.carry_out(order).await {
+                    Ok(place) => return self.note(&order.step, place).await.map(|()| Told::default()),
+                    // Nobody can be asked. Should the server come back with the segment, the watch destroys it.
+                    Err(failure) if is_out_of_reach(&order.step, &failure) => return Ok(Told::default()),
+                    Err(failure) => failure,
+                },
+                Doing::Errand(call) => match self.hands.errand(call).await {
+                    Ok(told) => return Ok(told),
+                    Err(failure) => failure,
+                },
             };
             let passing =
                 matches!(failure.kind, ProblemType::Unavailable | ProblemType::Busy | ProblemType::Timeout);
@@ -284,24 +306,40 @@ impl Worker {
         }
     }
 
-    fn doing(&self, rack: &Rack, course: &Course, leg: &Leg) -> Doing {
-        let reign = self.ledger.reign;
+    /// Notes what a step made or removed on a memory server.
+    async fn note(&self, step: &Step, place: Option<Placed>) -> Result<(), Problem> {
+        let kept = {
+            let mut state = self.ledger.lock();
+            match (step, place) {
+                (Step::SegmentCreate { segment, .. }, Some(place)) => state.deed_place(*segment, place),
+                (Step::SegmentRemove { segment, .. }, _) => state.deed_end(*segment),
+                _ => return Ok(()),
+            }
+            self.ledger.keep(state)
+        };
+        kept.wait().await
+    }
+
+    fn doing(&self, state: &State, course: &Course, leg: &Leg) -> Doing {
+        let (rack, reign) = (&state.rack, self.ledger.reign);
         match leg {
             Leg::Step(step) => {
                 let reservation = course.plan().and_then(|plan| rack.reservation(plan.reservation()).ok());
                 let class = reservation.map(|reservation| reservation.request.class);
                 let class = class_of(class.unwrap_or(rackmem_rack::LatencyClass::Interrack));
-                let names = named(step).into_iter();
-                let addresses: BTreeMap<_, _> =
-                    names.filter_map(|name| Some((name.clone(), address(rack, name)?))).collect();
-                Doing::Step(Order { step: step.clone(), reign, class, addresses })
+                Doing::Step(Order::new(state, reign, class, step.clone()))
             }
             Leg::Errand(errand) => {
-                let address = address(rack, errand.brick());
+                let address = order::address(rack, errand.brick());
                 Doing::Errand(Call { errand: errand.clone(), reign, address })
             }
         }
     }
+}
+
+/// Whether a segment cannot be removed because its server does not answer.
+fn is_out_of_reach(step: &Step, failure: &Problem) -> bool {
+    matches!(step, Step::SegmentRemove { .. }) && failure.kind == ProblemType::Unavailable
 }
 
 /// A leg, with all that has to be known for it.
@@ -349,7 +387,8 @@ fn course(
 fn plan(state: &mut State, quotas: &Quotas, work: &Work, seq: u64) -> Result<Option<Plan>, RackError> {
     let rack = &state.rack;
     let plan = match work {
-        Work::Register(_) | Work::Machine { .. } => return Ok(None),
+        // These have no plan.
+        Work::Register(_) | Work::Repair(_) | Work::Machine { .. } => return Ok(None),
         Work::Drain(brick) => match planner::drain_next(rack, brick)? {
             Some(plan) => plan,
             None => return Ok(None),
@@ -396,27 +435,4 @@ fn plan(state: &mut State, quotas: &Quotas, work: &Work, seq: u64) -> Result<Opt
     };
     state.apply(Event::Accepted(Box::new(plan.clone())), Some(seq))?;
     Ok(Some(plan))
-}
-
-fn named(step: &Step) -> Vec<&Name> {
-    match step {
-        Step::PowerOn { brick }
-        | Step::PowerOff { brick }
-        | Step::SegmentCreate { brick, .. }
-        | Step::SegmentRemove { brick, .. }
-        | Step::Attach { brick, .. }
-        | Step::Detach { brick, .. }
-        | Step::Migrate { brick, .. } => vec![brick],
-        Step::Connect { switch, .. } | Step::Disconnect { switch, .. } => vec![switch],
-        Step::NetPortAdd { brick, server, .. } | Step::NetPortRemove { brick, server, .. } => {
-            vec![brick, server]
-        }
-        Step::AcceleratorBind { brick, accelerator, .. }
-        | Step::AcceleratorUnbind { brick, accelerator, .. } => vec![brick, accelerator],
-    }
-}
-
-fn address(rack: &Rack, name: &Name) -> Option<String> {
-    let of_switch = || rack.switch(name).ok().and_then(|switch| switch.spec().address.clone());
-    rack.brick(name).ok().and_then(|brick| brick.spec().address.clone()).or_else(of_switch)
 }

@@ -15,7 +15,8 @@ use rackmem_api::agent::StopRequest;
 use rackmem_api::controller::{
     ControllerApi, MachineNew, MachineResize, MachineState, MachineView, Role, Who,
 };
-use rackmem_api::{LatencyClass, Operation, OperationState, Problem, VmName};
+use rackmem_api::operation::OperationFilter;
+use rackmem_api::{Change, LatencyClass, Operation, OperationState, Problem, VmName};
 use rackmem_controller::{Controller, ControllerConfig};
 use rackmem_types::Bytes;
 use tempfile::tempdir;
@@ -261,6 +262,33 @@ async fn machines_belong_to_projects_and_count_against_their_quota() {
     assert_eq!(controller.vm_show(member("p2"), web1()).await.unwrap_err().status, 404);
     assert_eq!(controller.vm_delete(change.clone(), member("p2"), web1()).await.unwrap_err().status, 404);
     assert_eq!(controller.vm_list(member("p1")).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_agent_asks_for_its_own_machines_and_for_nothing_else() {
+    let (state, bricks) = (tempdir().unwrap(), Arc::new(Bricks::default()));
+    let controller = world(state.path(), &bricks).await;
+    let change = change(&controller).await;
+    let on = |compute: &str| MachineNew { compute: Some(compute.to_owned()), ..new(gib(1)) };
+    let asked = controller.vm_create(change.clone(), who(), on("c1")).await.unwrap();
+    ended(&controller, &asked).await;
+    let agent = |name: &str| Who { name: name.to_owned(), role: Role::Agent, project: None };
+    let fit = async |who: Who, memory| {
+        let change = Change { by: who.name.clone(), ..change.clone() };
+        controller.vm_fit(change, who, web1(), MachineResize { memory }).await
+    };
+    assert_eq!(fit(agent("c2"), gib(2)).await.unwrap_err().status, 404, "another brick's");
+    assert_eq!(fit(agent("c1"), gib(4)).await.unwrap_err().status, 422, "more than it can have");
+    for memory in [gib(2), gib(1)] {
+        let asked = fit(agent("c1"), memory).await.unwrap();
+        assert_eq!(ended(&controller, &asked).await.state, OperationState::Done);
+        assert!(controller.operation_show(agent("c1"), asked.id).await.is_ok());
+        assert_eq!(controller.operation_show(agent("c2"), asked.id).await.unwrap_err().status, 404);
+        let machine = listed(&controller).await.unwrap();
+        assert_eq!((machine.far, machine.memory), (memory, memory));
+        whole(&controller, &bricks, "as its agent asked").await;
+    }
+    assert_eq!(controller.operation_list(agent("c1"), OperationFilter::default()).await.unwrap().len(), 2);
 }
 
 #[tokio::test]

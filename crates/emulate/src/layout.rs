@@ -26,6 +26,8 @@ pub struct BrickPlace {
     pub name: Name,
     /// Counted from 1.
     pub number: u8,
+    /// The tray that it sits in.
+    pub tray: Name,
     /// Its network namespace.
     pub namespace: String,
     /// Its address on the data net, which circuits carry.
@@ -44,7 +46,7 @@ pub struct BrickPlace {
 
 impl BrickPlace {
     /// Where the controller finds it. A memory server is used by others over the data net, which the controller is not on.
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         let Self { data, management, port, .. } = self;
         match self.offers {
             Offer::Memory { .. } => format!("{data}:{port},{management}:{port}"),
@@ -93,6 +95,7 @@ impl Layout {
                     let place = BrickPlace {
                         name: spec.name.clone(),
                         number,
+                        tray: spec.tray.clone(),
                         namespace: format!("{name}:{}", spec.name),
                         data: Ipv4Addr::new(10, 77, 0, number),
                         management: Ipv4Addr::new(10, 78, 0, number),

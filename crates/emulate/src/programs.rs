@@ -83,7 +83,8 @@ impl Programs {
         listen.push(&socket);
         command.arg("controller").arg("--listen").arg(listen);
         command.arg("--state").arg(rack.join("controller")).arg("--rack").arg(registration_file(rack));
-        command.arg("--agent-token-file").arg(token_file(rack)).current_dir(rack);
+        let token = token_file(rack);
+        command.arg("--agent-token-file").arg(&token).arg("--far-token-file").arg(&token).current_dir(rack);
         detached(&mut command, &controller_log(rack));
         if runs(layout.management(), command.get_args().next()) {
             return Ok(false);
@@ -118,6 +119,11 @@ impl Programs {
             Offer::Compute { local, .. } => {
                 command.arg("agent").arg("--pool").arg(local.0.to_string());
                 command.arg("--state").arg(files.join("agent")).arg("--far-token-file").arg(&token);
+                // It is registered already; this is whom it asks for more memory.
+                let mut controller = OsString::from("unix:");
+                controller.push(controller_socket(rack));
+                command.arg("--controller").arg(controller).args(["--brick", brick.name.as_str()]);
+                command.args(["--tray", brick.tray.as_str(), "--brick-address", &brick.address()]);
                 "the agent"
             }
             Offer::Accelerator { .. } => return None,

@@ -127,6 +127,7 @@ impl Dialer {
             ErrorCode::AuthRequired => FarError::TokenNeeded { address },
             ErrorCode::AuthFailed => FarError::WrongToken { address },
             ErrorCode::Full => FarError::Full { address, free_pages: detail },
+            ErrorCode::NotOwner => FarError::NotOwner { address, segment: detail },
             ErrorCode::Epoch | ErrorCode::NoSegment => FarError::Restarted { address },
             _ => FarError::Server { address, text: text.to_owned() },
         }

@@ -74,6 +74,11 @@ pub enum FarError {
         "the memory server '{address}' has no segment {segment:016x}: it was freed, or the server was restarted; have another one made"
     )]
     NoSegment { address: ServerAddress, segment: u64 },
+    /// A segment is somebody else's.
+    #[error(
+        "segment {segment:016x} on the memory server '{address}' belongs to somebody else: the token does not open it"
+    )]
+    NotOwner { address: ServerAddress, segment: u64 },
     /// A segment that was given is smaller than the part of it that is to be used.
     #[error(
         "segment {segment:016x} on the memory server '{address}' ends at page {pages}, and pages up to {end} were given"

@@ -39,5 +39,5 @@ pub use memory::FarMemory;
 pub use port::Port;
 pub use resume::ExtentRecord;
 pub use rmc::{NetPort, Place, Rmc, RmcError};
-pub use segments::Segments;
+pub use segments::{PoolView, SegmentView, Segments};
 pub use slots::SlotTable;

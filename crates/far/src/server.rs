@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rackmem_types::{PageHash, PageVersion, ServerAddress, Slot};
 use rackmem_uapi::shared::SharedMemory;
-use rackmem_wire::{Answer, ErrorCode, OwnerToken, PageRange, Request, Welcome};
+use rackmem_wire::{Answer, ErrorCode, OwnerToken, PageRange, Request, SegmentInfo, Welcome};
 
 use crate::dial::{self, Dialer};
 use crate::error::FarError;
@@ -14,6 +14,7 @@ use crate::event::ServerState;
 use crate::in_place::InPlace;
 use crate::resume::ExtentRecord;
 use crate::rmc::NetPort;
+use crate::segments::SegmentView;
 use crate::session::Session;
 
 /// Time for one control request. A server that needs longer is as good as gone.
@@ -191,6 +192,22 @@ impl Server {
         })
     }
 
+    /// All segments, whoever made them.
+    pub(crate) fn segment_list(&self) -> Result<Vec<SegmentView>, FarError> {
+        self.call(&mut self.control(), &Request::SegmentList, |answer| match answer {
+            Answer::Segments(list) => Ok(list.iter().map(view).collect()),
+            other => Err(self.dialer.unexpected(&other)),
+        })
+    }
+
+    /// Pages of the pool.
+    pub(crate) fn pages_total(&self) -> Result<u64, FarError> {
+        self.call(&mut self.control(), &Request::Stat, |answer| match answer {
+            Answer::Status(status) => Ok(status.pages_total),
+            other => Err(self.dialer.unexpected(&other)),
+        })
+    }
+
     /// Opens a segment on the control connection; how many pages it has.
     pub(crate) fn segment_open(&self, segment: u64, owner: OwnerToken) -> Result<u64, FarError> {
         self.open(&mut self.control(), segment, owner)
@@ -362,6 +379,17 @@ impl Server {
 
     fn control(&self) -> MutexGuard<'_, Option<Session>> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn view(info: SegmentInfo<'_>) -> SegmentView {
+    SegmentView {
+        id: info.id,
+        name: info.name.to_owned(),
+        pages: info.pages,
+        filled: info.filled,
+        attached: info.attached,
+        lease_left: info.lease_left_ms.map(Duration::from_millis),
     }
 }
 

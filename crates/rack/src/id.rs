@@ -125,6 +125,13 @@ impl SegmentId {
     }
 }
 
+impl SegmentId {
+    /// The reservation that made it.
+    pub const fn reservation(self) -> ReservationId {
+        ReservationId(self.0 >> PART_BITS)
+    }
+}
+
 impl CircuitId {
     /// The `part`th circuit that `reservation` had made.
     pub const fn new(reservation: ReservationId, part: u32) -> Self {

@@ -134,3 +134,31 @@ fn root_qemu_a_controller_that_is_killed_while_it_makes_a_machine_goes_on() {
         }
     }
 }
+
+#[test]
+fn root_qemu_an_agent_asks_the_controller_for_more_and_gives_it_back() {
+    let rack = Rack::up("g");
+    let sizes = ["--memory", "256MiB", "--memory-max", "512MiB", "--local", "96MiB", "--compute", "c1"];
+    rack.create("web1", &sizes);
+    let mut probe = rack.probe("c1", "web1");
+    probe.fill(9, Bytes(150 * MIB)).unwrap();
+    // The agent itself is asked, which has nothing left to lend.
+    assert_eq!(rack.on_agent(0, &["resize", "web1", "448MiB"]), "web1: has 448MiB\n");
+    let machine = rack.machine("web1");
+    assert_eq!((machine["far"].as_u64(), machine["memory"].as_u64()), (Some(448 * MIB), Some(448 * MIB)));
+    let newest = &rack.json(&["operation", "list"])[0];
+    assert_eq!((&newest["kind"], &newest["state"]), (&Value::from("vm.fit"), &Value::from("done")));
+    probe.grow(Bytes(150 * MIB)).unwrap();
+    probe.check().unwrap();
+    probe.shrink(Bytes(150 * MIB)).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    rack.on_agent(0, &["resize", "web1", "256MiB"]);
+    let begun = std::time::Instant::now();
+    while rack.machine("web1")["far"].as_u64() != Some(256 * MIB) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it was not given back: {}", rack.machine("web1"));
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    probe.check().unwrap();
+    rack.done(&["vm", "delete", "web1"]);
+    rack.is_empty();
+}

@@ -150,6 +150,16 @@ impl Rack {
         serde_json::from_str(&self.done(&words)).unwrap()
     }
 
+    /// `rackmem vm` in a brick, asking its agent: 0 is that of c1, 1 that of c2.
+    #[track_caller]
+    pub(crate) fn on_agent(&self, number: usize, arguments: &[&str]) -> String {
+        let (brick, token, rackmem) = (["c1", "c2"][number], self.path("token"), rackmem());
+        let address = format!("10.78.0.{}:7080", number + 1);
+        let exec = ["rack", "exec", &self.name, brick, "--", rackmem.to_str().unwrap(), "vm"];
+        let asked = ["--agent", &address, "--token-file", token.to_str().unwrap()];
+        self.done(&[&exec[..], arguments, &asked].concat())
+    }
+
     /// Command lines of what runs in a brick.
     pub(crate) fn programs(&self, brick: &str) -> Vec<String> {
         let pids =

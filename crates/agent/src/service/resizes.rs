@@ -38,8 +38,36 @@ impl Agent {
         request: ResizeRequest,
     ) -> Result<Operation, Problem> {
         let record = self.load(name).await?;
-        let planned = self.plan(&record, request).await?;
+        let planned = self.plan_with_loan(&record, request).await?;
+        // What was lent is in the record now.
+        let record = self.load(name).await?;
         self.begin_resize(change, &record, &planned).await
+    }
+
+    /// What a request comes to; the controller is asked for the far memory that it takes and that is not there.
+    pub(crate) async fn plan_with_loan(
+        &self,
+        record: &VmRecord,
+        request: ResizeRequest,
+    ) -> Result<Planned, Problem> {
+        let refused = match self.plan(record, request).await {
+            Err(problem) if problem.kind == ProblemType::Capacity => problem,
+            planned => return planned,
+        };
+        let (Some(lender), Some(memory)) = (&self.ground.config.lender, request.memory) else {
+            return Err(refused);
+        };
+        // Only what was made through the controller lives on its attachments alone.
+        if record.spec.attachments.is_empty() {
+            return Err(refused);
+        }
+        let name = record.name();
+        lender.fit(name, memory).await.map_err(|problem| {
+            let detail = format!("{}; the controller was asked for it and says: {problem}", refused.detail);
+            Problem::new(ProblemType::Capacity, detail)
+        })?;
+        let record = self.load(name).await?;
+        self.plan(&record, request).await
     }
 
     /// Begins what was planned.

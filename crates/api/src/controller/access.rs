@@ -19,6 +19,8 @@ pub enum Role {
     Member,
     /// Register bricks, and nothing else: what a brick announces itself with.
     Join,
+    /// Ask for more far memory for the machines of one compute brick, and give it back. The token's name is the brick's.
+    Agent,
 }
 
 /// Who asks.
@@ -46,6 +48,16 @@ impl Who {
     /// Refuses who may not look and reserve.
     pub fn user(&self) -> Result<(), Problem> {
         self.one_of(&[Role::Admin, Role::Member])
+    }
+
+    /// Refuses who may not ask for a machine's memory in the name of its brick.
+    pub fn borrower(&self) -> Result<(), Problem> {
+        self.one_of(&[Role::Admin, Role::Agent])
+    }
+
+    /// Whether they may see what the machines and operations of others are like: who only announces or borrows may not.
+    pub fn looks(&self) -> bool {
+        matches!(self.role, Role::Admin | Role::Member)
     }
 
     /// The project that a request for `asked` counts against.

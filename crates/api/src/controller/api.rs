@@ -155,6 +155,15 @@ pub trait ControllerApi: Send + Sync + 'static {
         request: MachineResize,
     ) -> impl Future<Output = Result<Operation, Problem>> + Send;
 
+    /// Has what is reserved for a machine fit a guest of that size; the guest itself is not changed.
+    fn vm_fit(
+        &self,
+        change: Change,
+        who: Who,
+        name: VmName,
+        request: MachineResize,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
     /// Deletes a machine in whatever state it is, and releases its reservation.
     fn vm_delete(
         &self,

@@ -167,6 +167,11 @@ impl ControllerClient {
         self.change(Method::POST, &format!("/v1/vms/{name}/resize"), Some(&request)).await
     }
 
+    /// Has what is reserved for a machine fit a guest of that size.
+    pub async fn vm_fit(&self, name: &VmName, request: MachineResize) -> Result<Operation, ApiError> {
+        self.change(Method::POST, &format!("/v1/vms/{name}/fit"), Some(&request)).await
+    }
+
     /// Deletes a machine.
     pub async fn vm_delete(&self, name: &VmName) -> Result<Operation, ApiError> {
         self.change(Method::DELETE, &format!("/v1/vms/{name}"), NONE).await

@@ -27,7 +27,7 @@ pub use reservation::{
     AcceleratorNew, GroupNew, MappingView, PlanView, ReasonView, ReservationNew, ReservationResize,
     ReservationView, SegmentView,
 };
-pub use routes::{document, openapi, router};
+pub use routes::{document, metrics_router, openapi, router};
 pub use topology::{CableView, CircuitView, ControllerView, SwitchView, Topology, TrayView};
 
 /// Kinds of operations.
@@ -40,6 +40,8 @@ pub mod kind {
     pub const BRICK_DRAIN: &str = "brick.drain";
     /// A brick is removed.
     pub const BRICK_REMOVE: &str = "brick.remove";
+    /// What a brick or switch lost is set again.
+    pub const RACK_REPAIR: &str = "rack.repair";
     /// Memory is reserved.
     pub const RESERVATION_CREATE: &str = "reservation.create";
     /// A reservation is carried out.
@@ -56,6 +58,8 @@ pub mod kind {
     pub const VM_STOP: &str = "vm.stop";
     /// A virtual machine gets more or less memory.
     pub const VM_RESIZE: &str = "vm.resize";
+    /// What is reserved for a virtual machine is made to fit its guest.
+    pub const VM_FIT: &str = "vm.fit";
     /// A virtual machine is deleted.
     pub const VM_DELETE: &str = "vm.delete";
 }

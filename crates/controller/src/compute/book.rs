@@ -120,7 +120,9 @@ impl State {
                     MachineWork::Stop(_) if is_done => {
                         (machine.state, machine.reason) = (MachineState::Stopped, None);
                     }
-                    MachineWork::Resize(memory) if is_done => machine.memory = memory,
+                    MachineWork::Resize(memory) | MachineWork::Fit(memory) if is_done => {
+                        machine.memory = memory
+                    }
                     _ => {}
                 }
             }),

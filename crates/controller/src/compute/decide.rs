@@ -22,6 +22,8 @@ pub(crate) enum MachineWork {
     Stop(StopRequest),
     /// It gets another amount of memory.
     Resize(Bytes),
+    /// What is reserved for it is made to fit a guest of this size.
+    Fit(Bytes),
     /// It is deleted.
     Delete,
 }
@@ -43,6 +45,7 @@ pub(crate) fn course(
             None => resize(state, quotas, &machine, *to, seq).map(Some),
             Some(size) => give_back(state, &machine, size.max(*to), seq),
         },
+        MachineWork::Fit(size) => fit(state, quotas, &machine, *size, seq),
         MachineWork::Delete => delete(state, &machine, seq),
         MachineWork::Start | MachineWork::Stop(_) => {
             let brick = state.rack.reservation(machine.reservation)?.compute.clone();
@@ -81,13 +84,42 @@ fn resize(
     to: Bytes,
     seq: u64,
 ) -> Result<Course, RackError> {
+    let brick = state.rack.reservation(machine.reservation)?.compute.clone();
+    let resize = Errand::Resize { brick, vm: machine.new.name.clone(), from: machine.memory, to };
+    Ok(match lend(state, quotas, machine, to, seq)? {
+        Some((plan, attach)) => Course::of(plan).then(vec![attach, resize]),
+        None => Course::errands(vec![resize]),
+    })
+}
+
+/// More for a guest that its agent is about to grow, or less for one that it has shrunk.
+fn fit(
+    state: &mut State,
+    quotas: &Quotas,
+    machine: &Machine,
+    size: Bytes,
+    seq: u64,
+) -> Result<Option<Course>, RackError> {
+    match lend(state, quotas, machine, size, seq)? {
+        Some((plan, attach)) => Ok(Some(Course::of(plan).then(vec![attach]))),
+        None => give_back(state, machine, size, seq),
+    }
+}
+
+/// What a guest of `size` takes more than is reserved: the plan for it, accepted, and the errand that brings it to the machine.
+fn lend(
+    state: &mut State,
+    quotas: &Quotas,
+    machine: &Machine,
+    size: Bytes,
+    seq: u64,
+) -> Result<Option<(Plan, Errand)>, RackError> {
     let reservation = state.rack.reservation(machine.reservation)?;
     let (brick, vm) = (reservation.compute.clone(), machine.new.name.clone());
     let has = Bytes::from_pages(reservation.pages());
-    let needs = machine.new.far(to);
-    let resize = Errand::Resize { brick: brick.clone(), vm: vm.clone(), from: machine.memory, to };
+    let needs = machine.new.far(size);
     if needs <= has {
-        return Ok(Course::errands(vec![resize]));
+        return Ok(None);
     }
     let more = Bytes(needs.0 - has.0);
     let (project, class) = (&reservation.request.project, reservation.request.class);
@@ -95,7 +127,7 @@ fn resize(
     let plan = planner::grow(&state.rack, machine.reservation, more)?;
     accept(state, &plan, seq)?;
     let attachments = added(&plan)?;
-    Ok(Course::of(plan).then(vec![Errand::Attach { brick, vm, attachments }, resize]))
+    Ok(Some((plan, Errand::Attach { brick, vm, attachments })))
 }
 
 /// What a guest of `size` does not need is released, by whole segments.

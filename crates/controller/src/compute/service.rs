@@ -1,7 +1,7 @@
 //! The compute service's requests: each is judged by the books and becomes an operation, or an answer.
 
 use rackmem_api::agent::StopRequest;
-use rackmem_api::controller::{MachineNew, MachineState, MachineView, Who, kind};
+use rackmem_api::controller::{MachineNew, MachineState, MachineView, Role, Who, kind};
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{Change, Operation, Problem, VmName};
 use rackmem_rack::{RackError, Request, SPREAD_DEFAULT};
@@ -11,7 +11,7 @@ use super::{Machine, MachineWork};
 use crate::controller::Controller;
 use crate::error::problem;
 use crate::job::{Job, Work};
-use crate::ledger::now_ms;
+use crate::ledger::{State, now_ms};
 use crate::views::class_asked;
 
 impl Controller {
@@ -81,7 +81,7 @@ impl Controller {
         who: &Who,
         name: &VmName,
     ) -> Result<Operation, Problem> {
-        self.of_machine(change, kind::VM_START, who, name, MachineWork::Start, |machine| {
+        self.of_machine(change, kind::VM_START, who, name, MachineWork::Start, |_, machine| {
             match machine.state {
                 MachineState::Running => wrong_state(format!("'{name}' runs already")),
                 _ => Ok(()),
@@ -98,7 +98,7 @@ impl Controller {
         how: StopRequest,
     ) -> Result<Operation, Problem> {
         how.check()?;
-        self.of_machine(change, kind::VM_STOP, who, name, MachineWork::Stop(how), |machine| {
+        self.of_machine(change, kind::VM_STOP, who, name, MachineWork::Stop(how), |_, machine| {
             running(name, machine)
         })
         .await
@@ -111,9 +111,27 @@ impl Controller {
         name: &VmName,
         memory: Bytes,
     ) -> Result<Operation, Problem> {
-        self.of_machine(change, kind::VM_RESIZE, who, name, MachineWork::Resize(memory), |machine| {
+        self.of_machine(change, kind::VM_RESIZE, who, name, MachineWork::Resize(memory), |_, machine| {
             machine.new.check_size(memory)?;
             running(name, machine)
+        })
+        .await
+    }
+
+    /// A brick's agent asks for its own machines only.
+    pub(crate) async fn machine_fit(
+        &self,
+        change: &Change,
+        who: &Who,
+        name: &VmName,
+        memory: Bytes,
+    ) -> Result<Operation, Problem> {
+        self.of_machine(change, kind::VM_FIT, who, name, MachineWork::Fit(memory), |state, machine| {
+            let reservation = state.rack.reservation(machine.reservation).map_err(|error| problem(&error))?;
+            if who.role == Role::Agent && reservation.compute.as_str() != who.name {
+                return Err(Problem::not_found("virtual machine", name));
+            }
+            machine.new.check_size(memory)
         })
         .await
     }
@@ -124,7 +142,7 @@ impl Controller {
         who: &Who,
         name: &VmName,
     ) -> Result<Operation, Problem> {
-        self.of_machine(change, kind::VM_DELETE, who, name, MachineWork::Delete, |_| Ok(())).await
+        self.of_machine(change, kind::VM_DELETE, who, name, MachineWork::Delete, |_, _| Ok(())).await
     }
 
     async fn of_machine(
@@ -134,13 +152,13 @@ impl Controller {
         who: &Who,
         name: &VmName,
         what: MachineWork,
-        check: impl FnOnce(&Machine) -> Result<(), Problem>,
+        check: impl FnOnce(&State, &Machine) -> Result<(), Problem>,
     ) -> Result<Operation, Problem> {
         self.begin(change, kind, |state| {
             let machine = state.machines.get(name).filter(|machine| who.sees(&machine.project));
             machine.ok_or_else(|| Problem::not_found("virtual machine", name))?;
             let machine = state.machine_idle(name)?;
-            check(machine)?;
+            check(state, machine)?;
             let mut machine = machine.clone();
             let project = machine.project.clone();
             machine.operation = Some(state.seq_next());

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use rackmem_api::agent::{AgentClient, Attachment};
+use rackmem_api::agent::{AgentClient, Attachment, AttachmentState, AttachmentView, SegmentToken};
 use rackmem_api::operation::WaitQuery;
 use rackmem_api::problem::ProblemType;
 use rackmem_api::serve::TlsFiles;
@@ -11,7 +11,9 @@ use rackmem_api::{ApiError, AttachmentId, Operation, OperationState, Problem};
 use rackmem_rack::{Name, NetPort, SegmentId};
 use rackmem_types::{PAGE_SIZE, ServerAddress};
 
-use super::{Order, attachment_of, management, segment_of};
+use super::{TableEntry, attachment_of, management, memory, segment_of};
+use crate::deed::Deed;
+use crate::order::Order;
 
 /// Seconds an agent may take for one operation; bringing a machine's pages home takes longest.
 const OPERATION_MAX_S: u32 = 300;
@@ -39,7 +41,18 @@ impl Agents {
         entry: &NetPort,
     ) -> Result<(), Problem> {
         let bytes = |pages: u64| pages.saturating_mul(PAGE_SIZE as u64);
-        let server: ServerAddress = order.data(server)?.trim_start_matches("sim:").parse().map_err(
+        let address = order.data(server)?;
+        // Behind a simulated memory server there is no segment to be opened; and who shares another's gets nothing that opens it.
+        let (of, token) = match order.deeds.get(&segment) {
+            None => (None, None),
+            Some(_) if memory::is_simulated(address) => (None, None),
+            Some(Deed { owner, place: Some(place), .. }) => (Some(place.id), Some(SegmentToken(*owner))),
+            Some(Deed { place: None, .. }) => {
+                let detail = format!("segment {segment} was not made yet");
+                return Err(Problem::new(ProblemType::Internal, detail));
+            }
+        };
+        let server: ServerAddress = address.trim_start_matches("sim:").parse().map_err(
             |error: rackmem_types::ParseServerError| Problem::new(ProblemType::Invalid, error.to_string()),
         )?;
         let entry = Attachment {
@@ -49,8 +62,8 @@ impl Agents {
             port: entry.port.into(),
             offset: entry.offset.saturating_mul(PAGE_SIZE as i64),
             server,
-            segment: None,
-            token: None,
+            segment: of.map(rackmem_api::agent::SegmentId),
+            token,
             class: order.class,
         };
         let client = self.of(order, brick)?;
@@ -125,10 +138,16 @@ impl Agents {
         Ok(())
     }
 
-    /// The segments that an agent's table has.
-    pub(super) async fn look(&self, brick: &Name, address: &str) -> Result<Vec<SegmentId>, Problem> {
+    /// What an agent's table has of ours.
+    pub(super) async fn look(&self, brick: &Name, address: &str) -> Result<Vec<TableEntry>, Problem> {
         let views = self.client(brick, management(address))?.attachment_list().await.map_err(told)?;
-        Ok(views.iter().filter_map(|view| segment_of(&view.entry.id)).collect())
+        let entry = |view: AttachmentView| {
+            let segment = segment_of(&view.entry.id)?;
+            let lost = view.state == AttachmentState::Unreachable;
+            let unreachable = lost.then(|| view.reason.unwrap_or_default());
+            Some(TableEntry { segment, unreachable })
+        };
+        Ok(views.into_iter().filter_map(entry).collect())
     }
 
     fn of(&self, order: &Order, brick: &Name) -> Result<AgentClient, Problem> {

@@ -14,7 +14,9 @@ use rackmem_api::controller::{ControllerApi, RackFile, ReservationNew, Role, Who
 use rackmem_api::operation::{OperationFilter, WaitQuery};
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{Change, LatencyClass, Operation, Problem};
-use rackmem_controller::{Call, Controller, ControllerConfig, Errand, Hands, Order, Seen, Target, Told};
+use rackmem_controller::{
+    Call, Controller, ControllerConfig, Errand, Hands, Order, Placed, Seen, Target, Told,
+};
 use rackmem_rack::{Name, Step};
 use rackmem_types::Bytes;
 
@@ -115,13 +117,13 @@ impl Bricks {
 }
 
 impl Hands for Bricks {
-    fn carry_out<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<(), Problem>> {
+    fn carry_out<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Option<Placed>, Problem>> {
         Box::pin(async move {
             self.act(&order.step);
             if self.twice {
                 self.act(&order.step);
             }
-            self.fails()
+            self.fails().map(|()| None)
         })
     }
 
@@ -149,11 +151,10 @@ pub(crate) fn who() -> Who {
 }
 
 /// A controller over `bricks`; with `dies_at` its store stops after so many changes.
-pub(crate) async fn start(state: &Path, bricks: &Arc<Bricks>, dies_at: Option<u64>) -> Controller {
+pub(crate) async fn start<H: Hands>(state: &Path, hands: &Arc<H>, dies_at: Option<u64>) -> Controller {
     let config =
         ControllerConfig { dies_at, watch_every: Duration::from_secs(3600), ..ControllerConfig::new(state) };
-    let hands: Arc<dyn Hands> = bricks.clone();
-    Controller::start(config, hands).await.unwrap()
+    Controller::start(config, hands.clone()).await.unwrap()
 }
 
 pub(crate) async fn change(controller: &Controller) -> Change {
@@ -161,8 +162,12 @@ pub(crate) async fn change(controller: &Controller) -> Change {
 }
 
 pub(crate) async fn register(controller: &Controller) {
+    register_file(controller, RACK).await;
+}
+
+pub(crate) async fn register_file(controller: &Controller, file: &str) {
     let change = change(controller).await;
-    controller.rack_register(change, RackFile { file: RACK.to_owned() }).await.unwrap();
+    controller.rack_register(change, RackFile { file: file.to_owned() }).await.unwrap();
 }
 
 pub(crate) fn gib(count: u64, class: LatencyClass) -> ReservationNew {

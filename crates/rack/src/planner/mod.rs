@@ -15,6 +15,7 @@ pub use plan::{Grant, NetPort, Plan, Purpose, Step};
 pub use refusal::{Reason, Refusal, Shortage, why};
 pub use release::{release, shrink, undo};
 pub use reserve::{SPREAD_MAX, grow, reserve};
+pub use steps::enter_again;
 
 use crate::{Rack, RackError, Reservation, ReservationId, State};
 

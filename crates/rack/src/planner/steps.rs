@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::graph::{CircuitState, Path, Power};
+use crate::inventory::Difference;
 use crate::planner::{Grant, NetPort, Step};
 use crate::{CircuitId, Mapping, Name, Rack, Reservation, ReservationId, SegmentId, State};
 
@@ -144,6 +145,18 @@ fn ends(rack: &Rack, grant: &Grant, mapping: &Mapping) -> (Name, u16) {
     let set = grant.circuits.iter().find(|(id, _)| *id == mapping.circuit).map(|(_, path)| path);
     let path = set.or_else(|| rack.circuit(mapping.circuit).map(|circuit| &circuit.path));
     (server.unwrap_or_else(|| grant.compute.clone()), path.map_or(0, |path| path.near().port))
+}
+
+/// The step that puts right that a compute brick does not map a segment which its reservation has; none for other differences.
+pub fn enter_again(rack: &Rack, difference: &Difference) -> Option<Step> {
+    let Difference::NotMapped { brick, segment } = difference else { return None };
+    let has = rack.segment(*segment)?;
+    let users = has.users.iter().filter_map(|user| rack.reservation(*user).ok());
+    let mut mappings = users.filter(|user| user.compute == *brick).flat_map(|user| &user.mappings);
+    let mapping = mappings.find(|mapping| mapping.segment == *segment && !mapping.lost)?;
+    let port = rack.circuit(mapping.circuit)?.path.near().port;
+    let (brick, server, segment) = (brick.clone(), has.brick.clone(), *segment);
+    Some(Step::NetPortAdd { brick, server, segment, entry: entry(mapping, port) })
 }
 
 /// A mapping as a NetPort entry: a segment's pages are counted from 0.

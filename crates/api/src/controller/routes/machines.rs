@@ -14,7 +14,7 @@ use crate::problem::Problem;
 
 pub(super) fn routes<T: ControllerApi>() -> OpenApiRouter {
     let router = declare!(OpenApiRouter::default(), T: vm_list, vm_show, vm_create, vm_delete);
-    declare!(router, T: vm_start, vm_stop, vm_resize)
+    declare!(router, T: vm_start, vm_stop, vm_resize, vm_fit)
 }
 
 /// The virtual machines that one may see, by name.
@@ -124,4 +124,19 @@ async fn vm_resize<T: ControllerApi>(
 ) -> Result<Accepted, Problem> {
     who.user()?;
     controller.vm_resize(by(change, &who), who, name, body).await.map(Accepted)
+}
+
+/// Has what is reserved for a machine fit a guest of that size; the guest itself is not changed.
+#[utoipa::path(
+    post, path = "/v1/vms/{name}/fit", tag = "vms", operation_id = "vm_fit",
+    params(("name" = VmName, Path, description = "The machine."), ChangeHeaders), request_body = MachineResize, responses(ChangeAnswers),
+)]
+async fn vm_fit<T: ControllerApi>(
+    Served(controller): Served<T>,
+    who: Who,
+    InPath(name): InPath<VmName>,
+    Changing { change, body }: Changing<MachineResize>,
+) -> Result<Accepted, Problem> {
+    who.borrower()?;
+    controller.vm_fit(by(change, &who), who, name, body).await.map(Accepted)
 }

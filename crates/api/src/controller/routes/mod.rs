@@ -96,6 +96,18 @@ pub fn router<T: ControllerApi>(controller: Arc<T>, tokens: Option<Tokens>) -> R
     }
 }
 
+/// `GET /metrics` alone, for scrapers that are let in without a token.
+pub fn metrics_router<T: ControllerApi>(controller: Arc<T>) -> Router {
+    Router::new()
+        .route("/metrics", axum::routing::get(whole::metrics_show::<T>))
+        .fallback(only_metrics)
+        .layer(Extension(Served(controller)))
+}
+
+async fn only_metrics() -> Problem {
+    Problem::new(ProblemType::NotFound, "metrics are at /metrics, and there is nothing else here")
+}
+
 async fn judged(tokens: Arc<Tokens>, mut request: Request, next: Next) -> Response {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     match tokens.judge(request.headers(), u64::try_from(now.as_millis()).unwrap_or(u64::MAX)) {

@@ -60,7 +60,7 @@ async fn document_show<T: ControllerApi>(_: Served<T>) -> impl IntoResponse {
         (status = "default", body = Problem, content_type = "application/problem+json", description = "A problem."),
     ),
 )]
-async fn metrics_show<T: ControllerApi>(
+pub(super) async fn metrics_show<T: ControllerApi>(
     Served(controller): Served<T>,
     who: Who,
 ) -> Result<impl IntoResponse, Problem> {

@@ -1,0 +1,119 @@
+//! What bricks and switches say of themselves against what is believed: each difference is told once, and reality wins.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rackmem_far::PoolView;
+use rackmem_rack::{Name, Observation, Offer, Rack, SegmentId};
+use rackmem_types::Bytes;
+
+use crate::deed::Deed;
+use crate::hands::{Seen, TableEntry, Target, attachment_of};
+use crate::ledger::{Ledger, State};
+
+/// What was told so far.
+#[derive(Debug, Default)]
+pub(crate) struct Reality {
+    /// What was told and is still so.
+    told: BTreeMap<Name, BTreeSet<String>>,
+}
+
+impl Reality {
+    /// Tells how `seen` differs from what is believed, and lets the rack believe it. Unless it is fresh, operations have ended since
+    /// the look, and it tells no more than whether somebody answered.
+    pub(crate) fn compare(
+        &mut self,
+        ledger: &Ledger,
+        state: &mut State,
+        target: &Target,
+        seen: Option<Seen>,
+        fresh: bool,
+    ) {
+        let name = target.name();
+        let mut told = BTreeSet::new();
+        if let (Some(Seen::Table(table)), true) = (&seen, fresh) {
+            self.tell_unreachable(ledger, state, name, table, &mut told);
+        }
+        let Some(observation) = observation(state, target, seen, fresh) else { return };
+        // A brick that was removed in the meantime is none of ours.
+        let Ok(differences) = state.rack.differences(&observation) else { return };
+        for difference in differences {
+            let sentence = difference.to_string();
+            let corrected = difference.event().map(|event| state.apply(event, None));
+            if let Some(Err(error)) = &corrected {
+                tracing::warn!("{sentence}, and the rack cannot be corrected: {error}");
+            }
+            if corrected.is_some() || self.is_news(name, &sentence) {
+                ledger.tell(state, "rack.difference", name.as_str(), sentence.clone(), None);
+            }
+            told.insert(sentence);
+        }
+        if fresh {
+            self.told.insert(name.clone(), told);
+        }
+    }
+
+    fn is_news(&self, name: &Name, sentence: &String) -> bool {
+        !self.told.get(name).is_some_and(|before| before.contains(sentence))
+    }
+
+    /// Tells which memory servers an agent does not reach: a circuit was lost, or the server is gone.
+    fn tell_unreachable(
+        &self,
+        ledger: &Ledger,
+        state: &mut State,
+        brick: &Name,
+        table: &[TableEntry],
+        told: &mut BTreeSet<String>,
+    ) {
+        for entry in table {
+            let (Some(reason), Some(segment)) = (&entry.unreachable, state.rack.segment(entry.segment))
+            else {
+                continue;
+            };
+            let sentence =
+                format!("{brick} does not reach segment {} on {}: {reason}", entry.segment, segment.brick);
+            if self.is_news(brick, &sentence) {
+                ledger.tell(state, "attachment.unreachable", brick.as_str(), sentence.clone(), None);
+            }
+            told.insert(sentence);
+        }
+    }
+}
+
+fn observation(state: &State, target: &Target, seen: Option<Seen>, fresh: bool) -> Option<Observation> {
+    let name = target.name().clone();
+    match (target, seen) {
+        (Target::Switch(..), None) => None,
+        (_, None) => Some(Observation::Silent { brick: name, off: false }),
+        (_, Some(Seen::Table(table))) => fresh.then(|| Observation::Compute {
+            brick: name,
+            segments: table.iter().map(|entry| entry.segment).collect(),
+        }),
+        (_, Some(Seen::Pairs(pairs))) => fresh.then_some(Observation::Switch { switch: name, pairs }),
+        (_, Some(Seen::Pool(None))) => believed(&state.rack, name),
+        (_, Some(Seen::Pool(Some(view)))) => fresh.then(|| pool(state, name, &view)),
+    }
+}
+
+/// A simulated memory server has what it is believed to have.
+fn believed(rack: &Rack, brick: Name) -> Option<Observation> {
+    let Offer::Memory { size } = rack.brick(&brick).ok()?.spec().offers else { return None };
+    let segments = rack.segments_on(&brick).ok()?.map(|segment| (segment.id, segment.pages)).collect();
+    Some(Observation::Memory { brick, size, segments, others: 0 })
+}
+
+/// What a memory server lists, by the deeds.
+fn pool(state: &State, brick: Name, view: &PoolView) -> Observation {
+    let deeds = || state.deeds.iter().filter(|(_, deed)| deed.brick == brick);
+    let of = |id: u64, pages: u64| {
+        let ours = |deed: &Deed| deed.place.is_some_and(|place| (place.id, place.epoch) == (id, view.epoch));
+        deeds().find(|(_, deed)| ours(deed)).map(|(segment, _)| (*segment, pages))
+    };
+    let segments: Vec<(SegmentId, u64)> =
+        view.segments.iter().filter_map(|listed| of(listed.id, listed.pages)).collect();
+    // What has a name of ours is being made at this moment, or is a twin that will be destroyed.
+    let names: BTreeSet<String> = deeds().map(|(segment, _)| attachment_of(*segment)).collect();
+    let others = view.segments.iter().filter(|listed| !names.contains(&listed.name));
+    let others = others.map(|listed| listed.pages).sum();
+    Observation::Memory { brick, size: Bytes::from_pages(view.pages), segments, others }
+}
