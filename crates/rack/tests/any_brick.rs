@@ -39,6 +39,7 @@ fn layouts() -> impl Strategy<Value = Layout> {
             trays,
             compute,
             memory,
+            accelerators: 0,
             cores: 16,
             size: vec![Bytes(16 * GIB), Bytes(8 * GIB)],
             compute_ports: ports,
