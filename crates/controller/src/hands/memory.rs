@@ -74,7 +74,7 @@ impl Memory {
         let credentials = self.credentials.clone();
         let asked = tokio::task::spawn_blocking(move || ask(&Segments::connect(server, &credentials)?));
         let answer = asked.await.map_err(|error| Problem::new(ProblemType::Internal, error.to_string()))?;
-        answer.map(Some).map_err(told)
+        answer.map(Some).map_err(|error| told(&error))
     }
 }
 
@@ -145,7 +145,7 @@ fn gone_is_fine(destroyed: Result<(), FarError>) -> Result<(), FarError> {
     }
 }
 
-fn told(error: FarError) -> Problem {
+fn told(error: &FarError) -> Problem {
     let kind = match error {
         FarError::Full { .. } => ProblemType::Capacity,
         FarError::UnknownHost { .. }
