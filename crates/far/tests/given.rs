@@ -116,5 +116,5 @@ fn what_cannot_be_used_is_refused_at_once() {
     let larger = refusal(GivenSegment { first: 50, pages: 51, ..given.clone() });
     assert!(larger.contains("ends at page 100"), "{larger}");
     let stranger = refusal(GivenSegment { owner: [7; 16], ..given.clone() });
-    assert!(stranger.contains("refused"), "{stranger}");
+    assert!(stranger.contains("belongs to somebody else"), "{stranger}");
 }
