@@ -193,11 +193,9 @@ impl Core {
         self.ceiling = self.ceiling.max(most.min(self.ceiling + found));
     }
 
-    /// So many pages have left. Half of their room is for faults, as long as there is too much: a program that takes all of
-    /// it would stay above the limit.
-    pub(crate) fn ceiling_lower(&mut self, left: u64) {
-        let most = self.local() + self.headroom();
-        self.ceiling = self.ceiling.saturating_sub(left / 2).min(most).max(self.limit);
+    /// Memory has left.
+    pub(crate) fn ceiling_lower(&mut self) {
+        self.ceiling = self.ceiling.min(self.local() + self.headroom()).max(self.limit);
     }
 
     /// Whether faults must wait for the evictor.

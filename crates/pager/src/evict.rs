@@ -103,7 +103,7 @@ impl<'a, P: Transfer> Evictor<'a, P> {
         self.answers(Duration::ZERO);
         self.reserve();
         let mut core = self.shared.lock();
-        core.ceiling_lower(0);
+        core.ceiling_lower();
         let watched = core.watched_page();
         if core.hold > 0 || (core.local() + core.headroom() <= core.limit && watched.is_none()) {
             self.discards.append(&mut core.discards);
@@ -153,7 +153,7 @@ impl<'a, P: Transfer> Evictor<'a, P> {
 
     /// Lets the oldest standby pages go, as far as room is needed and their slots have them.
     fn drop_oldest(&mut self, core: &mut Core, keep: usize) -> bool {
-        let mut dropped = 0;
+        let mut dropped = false;
         let mut again = Vec::new();
         // Places of pages that left early are free again only when the tail has passed them.
         while core.local() + core.headroom() > core.limit
@@ -165,17 +165,16 @@ impl<'a, P: Transfer> Evictor<'a, P> {
                 entry.state = State::Far;
                 core.far += 1;
                 core.table.set(page, entry);
-                dropped += 1;
+                dropped = true;
             } else {
                 again.push(page);
                 break;
             }
         }
-        core.ceiling_lower(dropped);
         for page in again {
             self.store_again(core, page);
         }
-        dropped > 0
+        dropped
     }
 
     /// A standby page whose slot does not have it (its store failed, or its server is lost) is sent to another.
@@ -256,7 +255,6 @@ impl<'a, P: Transfer> Evictor<'a, P> {
         let mut core = self.shared.lock();
         self.discards_up_to = core.version_newest(); // before the versions that reused slots get
         self.stores.clear();
-        let mut empty = 0;
         for (index, hash) in hashes.into_iter().enumerate() {
             if index > 0 && index.is_multiple_of(HOLD_PAGES) {
                 drop(core);
@@ -265,10 +263,7 @@ impl<'a, P: Transfer> Evictor<'a, P> {
             }
             let (page, address) = self.batch[index];
             match (self.outcomes[index], hash) {
-                (Outcome::Left, None) => {
-                    left_empty(&mut core, page);
-                    empty += 1;
-                }
+                (Outcome::Left, None) => left_empty(&mut core, page),
                 (Outcome::Left, Some(hash)) => self.left(&mut core, index, page, hash),
                 (outcome, _) => stayed(&mut core, page, outcome),
             }
@@ -280,7 +275,6 @@ impl<'a, P: Transfer> Evictor<'a, P> {
                 }
             }
         }
-        core.ceiling_lower(empty);
         core.batch = None;
         core.estate.batch_end();
         self.discards.append(&mut core.discards);
