@@ -15,7 +15,7 @@ pub use case::Case;
 pub use machine::anonymous_kib as target_anonymous_kib;
 pub use process::{Ended, Process};
 pub use programs::{c_program, go_program, java_program, python_program, required};
-pub use rack::{Rack, free_address, rackmem};
+pub use rack::{Rack, SMALL_RACK, free_address, rackmem};
 pub use redis::Redis;
 
 /// Makes one test for each local limit: 50 %, 25 % and 10 % of a program's memory.

@@ -174,3 +174,24 @@ pub fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback device has a free port");
     listener.local_addr().expect("a bound socket has an address").to_string()
 }
+
+/// Two compute and two memory bricks at one switch: c1 at port 0, c2 at 1, m1 at 4, m2 at 5.
+pub const SMALL_RACK: &str = r#"
+rack = [{ name = "r1" }]
+tray = [{ name = "t1", rack = "r1" }]
+compute = [
+    { name = "c1", tray = "t1", cores = 1, local = "256MiB", ports = 1 },
+    { name = "c2", tray = "t1", cores = 1, local = "256MiB", ports = 1 },
+]
+memory = [
+    { name = "m1", tray = "t1", size = "1GiB", ports = 1 },
+    { name = "m2", tray = "t1", size = "1GiB", ports = 1 },
+]
+switch = [{ name = "s1", tray = "t1", kind = "circuit", ports = 6 }]
+cable = [
+    { ends = ["c1:0", "s1:0"] },
+    { ends = ["c2:0", "s1:1"] },
+    { ends = ["m1:0", "s1:4"] },
+    { ends = ["m2:0", "s1:5"] },
+]
+"#;

@@ -7,33 +7,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rackmem_e2e::{Ended, Process, c_program, free_address, rackmem};
+use rackmem_e2e::{Ended, Process, SMALL_RACK, c_program, free_address, rackmem};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(90);
-
-/// Two compute and two memory bricks at one switch: c1 at port 0, c2 at 1, m1 at 4, m2 at 5.
-const SMALL: &str = r#"
-rack = [{ name = "r1" }]
-tray = [{ name = "t1", rack = "r1" }]
-compute = [
-    { name = "c1", tray = "t1", cores = 1, local = "256MiB", ports = 1 },
-    { name = "c2", tray = "t1", cores = 1, local = "256MiB", ports = 1 },
-]
-memory = [
-    { name = "m1", tray = "t1", size = "1GiB", ports = 1 },
-    { name = "m2", tray = "t1", size = "1GiB", ports = 1 },
-]
-switch = [{ name = "s1", tray = "t1", kind = "circuit", ports = 6 }]
-cable = [
-    { ends = ["c1:0", "s1:0"] },
-    { ends = ["c2:0", "s1:1"] },
-    { ends = ["m1:0", "s1:4"] },
-    { ends = ["m2:0", "s1:5"] },
-]
-"#;
 
 /// A directory with racks or a controller's state, and `rackmem` that knows of nothing else.
 struct Place {
@@ -45,7 +24,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("small.toml"), SMALL).unwrap();
+        fs::write(directory.path().join("small.toml"), SMALL_RACK).unwrap();
         Self { directory, rack: None, controller: None }
     }
 
@@ -399,7 +378,7 @@ fn alone(place: &mut Place, options: &[&str]) -> Process {
 fn what_is_wrong_is_said_in_one_sentence_and_changes_nothing() {
     let mut place = Place::new();
     // Nothing has an address, so nothing is asked.
-    let file = place.write("dark.toml", SMALL);
+    let file = place.write("dark.toml", SMALL_RACK);
     let _controller = alone(&mut place, &["--rack", &file]);
     place.done("brick drain m2");
     place.done("brick drain m2 --end");
@@ -439,7 +418,7 @@ fn what_is_wrong_is_said_in_one_sentence_and_changes_nothing() {
 #[test]
 fn what_is_only_held_expires_and_a_restarted_controller_knows_what_it_knew() {
     let mut place = Place::new();
-    let file = place.write("dark.toml", SMALL);
+    let file = place.write("dark.toml", SMALL_RACK);
     let controller = alone(&mut place, &["--rack", &file]);
     let held = place.done("reserve --compute c1 --memory 64MiB --class tray --hold --expires 3600");
     assert!(held.contains("reservation 1: held"), "{held}");
@@ -464,7 +443,7 @@ fn tokens_say_who_may_do_what_and_quotas_how_much() {
             {"name":"new","token":"0123456789abcdef3","role":"join"}]"#,
     );
     let quotas = place.write("quotas.json", r#"{"default":{},"projects":{"p1":{"tray":67108864}}}"#);
-    let file = place.write("dark.toml", SMALL);
+    let file = place.write("dark.toml", SMALL_RACK);
     let _controller = alone(&mut place, &["--rack", &file, "--tokens", &tokens, "--quotas", &quotas]);
     let token = |owner: &str, last: char| place.write(owner, &format!("0123456789abcdef{last}\n"));
     let (root, alice) = (token("root", '0'), token("alice", '1'));
@@ -493,7 +472,7 @@ fn a_memory_server_announces_itself_and_may_do_nothing_else() {
         r#"[{"name":"root","token":"0123456789abcdef0","role":"admin"},
             {"name":"new","token":"0123456789abcdef3","role":"join"}]"#,
     );
-    let file = place.write("dark.toml", SMALL);
+    let file = place.write("dark.toml", SMALL_RACK);
     let controller = alone(&mut place, &["--rack", &file, "--tokens", &tokens]);
     let root = place.write("root", "0123456789abcdef0\n");
     let new = place.write("new", "0123456789abcdef3\n");

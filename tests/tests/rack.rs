@@ -10,32 +10,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rackmem_e2e::{Ended, Process, c_program, rackmem};
+use rackmem_e2e::{Ended, Process, SMALL_RACK, c_program, rackmem};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(90);
-
-/// Two compute and two memory bricks at one switch: c1 at port 0, c2 at 1, m1 at 4, m2 at 5.
-const SMALL: &str = r#"
-rack = [{ name = "r1" }]
-tray = [{ name = "t1", rack = "r1" }]
-compute = [
-    { name = "c1", tray = "t1", cores = 1, local = "256MiB", ports = 1 },
-    { name = "c2", tray = "t1", cores = 1, local = "256MiB", ports = 1 },
-]
-memory = [
-    { name = "m1", tray = "t1", size = "1GiB", ports = 1 },
-    { name = "m2", tray = "t1", size = "1GiB", ports = 1 },
-]
-switch = [{ name = "s1", tray = "t1", kind = "circuit", ports = 6 }]
-cable = [
-    { ends = ["c1:0", "s1:0"] },
-    { ends = ["c2:0", "s1:1"] },
-    { ends = ["m1:0", "s1:4"] },
-    { ends = ["m2:0", "s1:5"] },
-]
-"#;
 
 /// The data addresses of m1 and m2, and m1's on the management net.
 const M1: &str = "10.77.0.3:7070";
@@ -51,7 +30,7 @@ struct Racks {
 impl Racks {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("small.toml"), SMALL).unwrap();
+        fs::write(directory.path().join("small.toml"), SMALL_RACK).unwrap();
         Self { directory, names: Vec::new() }
     }
 
@@ -225,7 +204,7 @@ fn root_up_again_makes_what_is_missing_and_down_leaves_nothing() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(racks.up(&name).ends_with("1 programs started\n"), "the server that died");
-    fs::write(racks.path("small.toml"), SMALL.replace("1GiB", "2GiB")).unwrap();
+    fs::write(racks.path("small.toml"), SMALL_RACK.replace("1GiB", "2GiB")).unwrap();
     let file = racks.path("small.toml");
     racks.refused(&["up", file.to_str().unwrap(), "--name", &name], "another file");
     racks.done(&["down", &name]);
