@@ -101,6 +101,10 @@ impl ReservationNew {
     /// Whether it makes sense by itself.
     pub fn check(&self) -> Result<(), Problem> {
         let invalid = |detail: &str| Err(Problem::new(ProblemType::Invalid, detail));
+        let nothing = self.memory.0 == 0 && self.local.0 == 0 && self.cores == 0;
+        if nothing && self.accelerator.is_none() && self.group.is_none() {
+            return invalid("it asks for nothing: give 'memory', 'local', 'cores' or an 'accelerator'");
+        }
         if self.spread.is_some_and(|spread| !(1..=16).contains(&spread)) {
             return invalid("'spread': give 1 to 16 memory bricks");
         }
