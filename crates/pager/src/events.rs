@@ -4,7 +4,7 @@
 //! The one subtlety is the evictor's batch. Its moves name addresses. The kernel refuses them (`EAGAIN`) from the moment
 //! a mapping begins to change until the message about it has been read, so nothing wrong can happen before we read
 //! it. Afterwards it would: the same address may be another mapping by then. So whoever reads closes the gate of the
-//! resident thread first, and when a message about a mapping came, cancels the rest of the batch and waits until
+//! resident thread first, and when a message about a mapping came, lists it, cancels the rest of the batch and waits until
 //! the evictor has recorded what did move, before the message is acted upon.
 
 use std::ops::Range;
@@ -56,13 +56,7 @@ pub(crate) fn take<'a>(
         core.warn(format!("reading the userfaultfd failed: {error}"));
         return core;
     }
-    if changes {
-        core.hold += 1;
-        while core.batch == Some(id) {
-            core = shared.batch_done.wait(core).unwrap_or_else(PoisonError::into_inner);
-        }
-        core.hold -= 1;
-    }
+    // Listed before the lock is let go of: the kernel is quiet again, and only the list keeps others off these mappings.
     let mut serials = serials.into_iter();
     for (i, event) in messages.drain(..).enumerate() {
         let record = first.map(|first| first.after(i));
@@ -77,6 +71,13 @@ pub(crate) fn take<'a>(
                 note(&mut core, id, Step::Fork, child, record);
             }
         }
+    }
+    if changes {
+        core.hold += 1;
+        while core.batch == Some(id) {
+            core = shared.batch_done.wait(core).unwrap_or_else(PoisonError::into_inner);
+        }
+        core.hold -= 1;
     }
     late::settle(&mut core, id);
     core
