@@ -12,7 +12,7 @@ mod rack;
 mod redis;
 
 pub use case::Case;
-pub use machine::anonymous_kib as target_anonymous_kib;
+pub use machine::{anonymous_kib as target_anonymous_kib, has_ended};
 pub use process::{Ended, Process};
 pub use programs::{c_program, go_program, java_program, python_program, required};
 pub use rack::{Rack, SMALL_RACK, free_address, rackmem};

@@ -77,3 +77,12 @@ pub(crate) fn describe(pid: u32) -> String {
     }
     text
 }
+
+/// Whether the last thread of a process has ended: until then it has all that it had, its ports and locks as well. Whoever is to
+/// wait for it may not have yet.
+pub fn has_ended(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = threads.map(|thread| fs::read_to_string(thread.path().join("stat")).unwrap_or_default());
+    // The state follows the name, which is in parentheses and may have any others in it.
+    stats.into_iter().all(|stat| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X'])))
+}

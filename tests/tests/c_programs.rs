@@ -17,6 +17,8 @@ at_every_limit! {
     fork_tree => case("fork_tree", 48).in_several_processes();
     /// `mmap`, `munmap`, `mremap`, `MADV_DONTNEED`, `MADV_FREE` by four threads at once.
     churn => case("churn", 96).in_several_processes();
+    /// `pread` and `pwrite` to and from far memory.
+    system_calls => case("system_calls", 96);
     /// `vfork`, `posix_spawn`, `fork` with `exec`, from a large program.
     spawn => case("spawn", 96);
 }

@@ -49,6 +49,13 @@ fn churn_on_a_kernel_without_move() {
     case("churn", 64).with_options(&["--without", "move"]).check_on(&Rack::start(), 25);
 }
 
+/// A thread that waits for a page within a system call cannot be stopped, and without move nothing leaves before all stand
+/// still: it gets its page although the limit is reached.
+#[test]
+fn system_calls_on_a_kernel_without_move() {
+    case("system_calls", 64).with_options(&["--without", "move"]).check_on(&Rack::start(), 25);
+}
+
 #[test]
 fn a_kernel_with_none_of_the_newer_features_is_enough() {
     check_without(&["--without", "move", "--without", "poison"]);

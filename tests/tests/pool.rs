@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
 
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rackmem_e2e::{Ended, Process, SMALL_RACK, c_program, free_address, rackmem};
+use rackmem_e2e::{Ended, Process, SMALL_RACK, c_program, free_address, has_ended, rackmem};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -124,8 +126,10 @@ impl Place {
     fn kill(&self, namespace: &str) {
         let pids = Command::new("ip").args(["netns", "pids", namespace]).output().unwrap().stdout;
         for pid in String::from_utf8(pids).unwrap().split_whitespace() {
-            kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
-            while fs::read_link(format!("/proc/{pid}/ns/net")).is_ok() {
+            let killed = kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), Signal::KILL);
+            // What the program had started ends with it, and may be gone before its turn comes.
+            assert!(matches!(killed, Ok(()) | Err(Errno::SRCH)), "{pid}: {killed:?}");
+            while !has_ended(pid.parse().unwrap()) {
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
@@ -362,6 +366,55 @@ fn root_agents_and_memory_servers_that_are_killed_in_the_middle_leave_nothing_ha
     }
 }
 
+#[test]
+fn root_what_is_killed_in_the_middle_of_a_resize_or_a_release_leaves_nothing_half_done() {
+    let place = Place::with_rack("y");
+    for (victim, wait_ms) in
+        ["the controller", "c1", "m1"].into_iter().flat_map(|one| [0, 6, 12, 20].map(|ms| (one, ms)))
+    {
+        let kill_during = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let asking = Process::start(&mut place.command(&words), LIMIT);
+            std::thread::sleep(Duration::from_millis(wait_ms));
+            match victim {
+                "the controller" => place.kill_controller(),
+                brick => place.kill_brick(brick),
+            }
+            assert!(place.up().contains("1 programs started"), "{line}");
+            // It may have been told that nobody answers.
+            asking.finish();
+            place.settled();
+        };
+        place.done("reserve --compute c1 --memory 64MiB --class tray");
+        let id = place.json("reservation list")[0]["id"].as_u64().unwrap();
+        kill_during(&format!("reservation resize {id} --memory 192MiB"));
+        let what = format!("{victim} killed {wait_ms} ms into a resize: {}", place.done("operation list"));
+        let view = place.json(&format!("reservation show {id}"));
+        let mappings = view["mappings"].as_array().unwrap();
+        let sizes = mappings.iter().map(|one| one["segment"]["size"].as_u64().unwrap());
+        let memory = view["memory"].as_u64().unwrap();
+        assert_eq!((view["state"].as_str(), sizes.sum::<u64>()), (Some("applied"), memory), "{what}");
+        assert!([64 << 20, 192 << 20].contains(&memory), "{what}");
+        let mut table = place.table("c1", "10.78.0.1");
+        table.sort();
+        let mut attached: Vec<&str> =
+            mappings.iter().map(|one| one["attachment"].as_str().unwrap()).collect();
+        attached.sort_unstable();
+        assert_eq!(table, attached, "{what}");
+        let there: u64 = place.all_segments().iter().map(|(_, size)| size).sum();
+        assert!(there == memory || victim == "m1", "{there} of {memory} on the memory bricks; {what}");
+
+        kill_during(&format!("release {id}"));
+        let what = format!("{victim} killed {wait_ms} ms into a release: {}", place.done("operation list"));
+        if place.json("reservation list") != Value::Array(Vec::new()) {
+            // It was not accepted yet, or ended undone.
+            place.done(&format!("release {id}"));
+        }
+        assert_eq!((place.circuits().as_str(), place.all_segments()), ("none", Vec::new()), "{what}");
+        assert_eq!(place.table("c1", "10.78.0.1"), Vec::<String>::new(), "{what}");
+    }
+}
+
 /// A controller on the loopback device, without bricks behind it.
 fn alone(place: &mut Place, options: &[&str]) -> Process {
     let address = free_address();
@@ -372,6 +425,31 @@ fn alone(place: &mut Place, options: &[&str]) -> Process {
     process.expect_line(&format!("controller: on {address}"));
     place.controller = Some(address);
     process
+}
+
+#[test]
+fn a_controller_whose_log_nobody_reads_serves_on_and_ends_when_told() {
+    let mut place = Place::new();
+    let address = free_address();
+    let state = place.path("state").to_str().unwrap().to_owned();
+    let mut command = place.command(&["controller", "--listen", &address, "--state", &state]);
+    let mut controller = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 1];
+    controller.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    drop((controller.stdout.take(), controller.stderr.take()));
+    place.controller = Some(address);
+    assert_eq!(place.json("brick list"), Value::Array(Vec::new()));
+    kill_process(Pid::from_child(&controller), Signal::TERM).unwrap();
+    let begun = Instant::now();
+    while controller.try_wait().unwrap().is_none() {
+        if begun.elapsed() > LIMIT {
+            controller.kill().unwrap();
+            controller.wait().unwrap();
+            panic!("told to end, it did not");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(controller.wait().unwrap().success());
 }
 
 #[test]

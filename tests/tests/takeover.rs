@@ -12,7 +12,7 @@ use nix::libc;
 use nix::sys::ptrace;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use rackmem_e2e::{Process, Rack, Redis, c_program, free_address, required};
+use rackmem_e2e::{Process, Rack, Redis, c_program, free_address, has_ended, required};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -41,12 +41,7 @@ fn target(rack: &Rack) -> Option<(u32, u32)> {
 /// Kills a pager; returns when its last thread is gone, and with it all that it held.
 fn kill(pid: u32) {
     let _ = kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL);
-    let lives = || {
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        threads > 1 || (threads == 1 && !stat.contains(") Z "))
-    };
-    while lives() {
+    while !has_ended(pid) {
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -48,9 +48,19 @@ pub(crate) fn build_release() -> Result<()> {
     run(cargo()?.args(["build", "--release", "--package", "rackmem-cli", "--package", "rackmem-bench"]))
 }
 
-/// Where a program of [`build_release`] lies. This program lies in the same target directory, beside `release`.
+/// Where a program of [`build_release`] lies.
 pub(crate) fn release_program(name: &str) -> Result<PathBuf> {
+    program("release", name)
+}
+
+/// Where a program of the workspace lies that was built with the `dev` profile.
+pub(crate) fn dev_program(name: &str) -> Result<PathBuf> {
+    program("debug", name)
+}
+
+/// This program lies in the same target directory.
+fn program(profile: &str, name: &str) -> Result<PathBuf> {
     let own = env::current_exe()?;
     let target = own.parent().and_then(Path::parent).context("xtask lies in no target directory")?;
-    Ok(target.join("release").join(name))
+    Ok(target.join(profile).join(name))
 }

@@ -30,6 +30,9 @@ enum Command {
         /// Do not look for missing programs first
         #[arg(long)]
         no_setup: bool,
+        /// Let the end-to-end tests drive the program as users get it; its build takes minutes more
+        #[arg(long)]
+        release: bool,
         /// Further arguments of `cargo nextest run`, for example a filter
         #[arg(last = true)]
         nextest: Vec<String>,
@@ -83,12 +86,12 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Setup => setup::everything(),
-        Command::Test { no_setup, nextest } => {
+        Command::Test { no_setup, release, nextest } => {
             if !no_setup {
                 setup::for_tests()?;
             }
             guest::run(&guest::Options::default())?;
-            test::run(&nextest)
+            test::run(release, &nextest)
         }
         Command::Guest(options) => guest::run(&options),
         Command::Demo => {

@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::commands::{self, build_release, cargo, release_program};
+use crate::commands::{self, build_release, cargo, dev_program, release_program};
 use crate::setup;
 
-/// Runs it; `nextest` are further arguments of `cargo nextest run`.
-pub(crate) fn run(nextest: &[String]) -> Result<()> {
+/// Runs it, the end-to-end tests with the `release` build or with that of the other tests; `nextest` are further arguments of
+/// `cargo nextest run`.
+pub(crate) fn run(release: bool, nextest: &[String]) -> Result<()> {
     let start = Instant::now();
     commands::run(cargo()?.args(["fmt", "--all", "--check"]))?;
     commands::run(
@@ -17,14 +18,19 @@ pub(crate) fn run(nextest: &[String]) -> Result<()> {
             .args(["--", "--deny", "warnings"]),
     )?;
     licences()?;
-    // The end-to-end tests drive the program as a user gets it.
-    build_release()?;
+    let program = if release {
+        build_release()?;
+        release_program("rackmem")?
+    } else {
+        commands::run(cargo()?.args(["build", "--workspace", "--locked"]))?;
+        dev_program("rackmem")?
+    };
     commands::run(cargo()?.args(["test", "--workspace", "--locked", "--doc"]))?;
     commands::run(
         cargo()?
             .args(["nextest", "run", "--workspace", "--locked"])
             .args(nextest)
-            .env("RACKMEM_BIN", release_program("rackmem")?),
+            .env("RACKMEM_BIN", program),
     )?;
     eprintln!("all of it took {} s", start.elapsed().as_secs());
     Ok(())

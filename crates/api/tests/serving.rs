@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::routing::any;
 use futures_util::StreamExt;
 use rackmem_agent_sim::{Latencies, SimAgent, SimConfig};
 use rackmem_api::agent::{AgentClient, VmSpec, WatchQuery, document, router};
@@ -16,6 +18,7 @@ use rackmem_api::{ApiError, OperationState};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -26,11 +29,15 @@ struct Served {
 }
 
 fn serve(config: &ServeConfig) -> Served {
+    let agent = Arc::new(SimAgent::new(SimConfig { latencies: Latencies::none(), ..SimConfig::default() }));
+    serve_router(config, router(agent))
+}
+
+fn serve_router(config: &ServeConfig, router: Router) -> Served {
     let server = Server::open(config).unwrap();
     let place = server.places().remove(0);
     let closing = Closing::default();
-    let agent = Arc::new(SimAgent::new(SimConfig { latencies: Latencies::none(), ..SimConfig::default() }));
-    let ended = tokio::spawn(server.run(router(agent), closing.clone()));
+    let ended = tokio::spawn(server.run(router, closing.clone()));
     Served { place, closing, ended }
 }
 
@@ -233,4 +240,31 @@ async fn the_document_is_served() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"openapi\""), "{answer}");
     let metrics = client(&served).metrics().await.unwrap();
     assert!(metrics.contains("rackmem_agent_vms 0\n") && metrics.ends_with("# EOF\n"), "{metrics}");
+}
+
+/// A server of one path that takes a while; it says when it begins and when it has ended.
+fn slow() -> (Served, mpsc::UnboundedReceiver<&'static str>) {
+    let (tell, told) = mpsc::unbounded_channel();
+    let slow = move || async move {
+        tell.send("begun").unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        tell.send("ended").unwrap();
+    };
+    (serve_router(&on_loopback(), Router::new().route("/slow", any(slow))), told)
+}
+
+#[tokio::test]
+async fn a_change_ends_although_who_asked_hangs_up() {
+    for (method, ends) in [("POST", true), ("PUT", true), ("DELETE", true), ("GET", false)] {
+        let (served, mut told) = slow();
+        let mut stream = TcpStream::connect(served.place.to_string()).await.unwrap();
+        let request = format!("{method} /slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        assert_eq!(told.recv().await, Some("begun"));
+        drop(stream);
+        // What nobody waits for any more and changes nothing is given up: its end of the channel goes with it.
+        served.closing.close();
+        served.ended.await.unwrap();
+        assert_eq!(told.recv().await, ends.then_some("ended"), "{method}");
+    }
 }

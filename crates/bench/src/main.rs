@@ -39,6 +39,10 @@ enum Command {
     Vm(vm::Args),
     /// Measure the figures of the controller: a table, JSON and a plot.
     Controller(controller::Args),
+    /// Simulated agents, as a process.
+    Agents(controller::AgentsArgs),
+    /// A client of a memory server that serves one page.
+    Page(controller::PageArgs),
     /// Workload: touch pages and check what they hold.
     Touch(workload::touch::Args),
     /// Workload: write to each page of fresh memory.
@@ -85,6 +89,8 @@ fn run(command: Command) -> Result<()> {
             undo::install()?;
             controller::run(&args)
         }
+        Command::Agents(args) => controller::agents_run(&args),
+        Command::Page(args) => controller::page_run(&args),
         Command::Touch(args) => workload::touch::run(&args),
         Command::FirstTouch(args) => workload::first_touch::run(&args),
         Command::Spin(args) => workload::spin::run(&args),

@@ -150,7 +150,8 @@ impl Workload {
 
     /// Sends a line.
     pub(crate) fn lead(&mut self, line: &str) -> Result<()> {
-        Ok(writeln!(self.input, "{line}")?)
+        // In one go: who reads its first part may have ended before the next.
+        Ok(self.input.write_all(format!("{line}\n").as_bytes())?)
     }
 
     /// Waits for its end and reads its report.

@@ -110,8 +110,8 @@ pub(crate) fn close_when_told(closing: Closing, words: &'static str) {
     tokio::spawn(async move {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         tokio::select! { _ = term.recv() => {} _ = int.recv() => {} }
-        tracing::info!("{words}");
         closing.close();
+        tracing::info!("{words}");
         io::Result::Ok(())
     });
 }

@@ -56,6 +56,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     logging::begin();
+    // Before there are other threads. With 10,000 bricks it saves two fifths of what the controller needs at most.
+    rackmem_uapi::heap::share_one();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("cannot start the controller's threads")?.block_on(serve(arguments))
 }

@@ -12,6 +12,8 @@ pub(crate) fn begin() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // Who reads it may have gone. To say so on the same standard error would end the task that logs in a panic.
+        .log_internal_errors(false)
         .with_ansi(style::wants_colour(io::stderr().is_terminal()))
         .init();
 }

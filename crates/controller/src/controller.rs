@@ -347,20 +347,20 @@ impl ControllerApi for Controller {
         id: OperationId,
         query: WaitQuery,
     ) -> Result<Operation, Problem> {
-        let mut changed = self.ledger.changed.subscribe();
-        let ended = async {
-            loop {
-                changed.borrow_and_update();
-                let operation = self.operation_show(who.clone(), id).await?;
-                if operation.state.is_final() || changed.changed().await.is_err() {
-                    return Ok(operation);
-                }
+        let end = {
+            let mut state = self.ledger.lock();
+            let (seq, entry) = state.find(id)?;
+            if !sees(&who, entry) {
+                return Err(Problem::not_found("operation", id));
             }
+            if entry.operation.state.is_final() {
+                return Ok(entry.operation.clone());
+            }
+            state.end_of(seq)
         };
-        match tokio::time::timeout(Duration::from_secs(query.timeout.into()), ended).await {
-            Ok(operation) => operation,
-            Err(_) => self.operation_show(who.clone(), id).await,
-        }
+        // Whether it ended or the time did, the operation is told as it is.
+        let _ = tokio::time::timeout(Duration::from_secs(query.timeout.into()), end).await;
+        self.operation_show(who, id).await
     }
 
     async fn operation_cancel(

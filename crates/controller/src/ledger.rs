@@ -10,9 +10,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rackmem_api::events::EventLog;
 use rackmem_api::problem::ProblemType;
-use rackmem_api::{Change, Event, Generation, Operation, OperationId, OperationState, Problem};
+use rackmem_api::{
+    Change, Event, Generation, IdempotencyKey, Operation, OperationId, OperationState, Problem,
+};
 use rackmem_rack::{Event as RackEvent, Plan, Rack, RackError, ReservationId, SegmentId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::compute::Machines;
@@ -27,8 +29,15 @@ const ENDED_MAX: usize = 100_000;
 /// Events in memory for listeners who come back.
 const EVENTS_MAX: usize = 20_000;
 
-/// Changes of the rack between two snapshots: replaying them at start takes about a second.
+/// Changes of the rack between two snapshots at least: replaying them at start takes about a second.
 const SNAPSHOT_EVERY: u64 = 20_000;
+
+/// Changes of the rack between two snapshots for each reservation: the more there are, the longer a snapshot takes, and all of them
+/// together are to cost no more than the changes themselves.
+const SNAPSHOT_EVERY_PER_RESERVATION: u64 = 4;
+
+/// Things in one part of a snapshot: some hundred kilobytes of text.
+const SNAPSHOT_PART: usize = 1000;
 
 /// Seconds after which a refused request may fit into the queue.
 const QUEUE_RETRY_S: u32 = 1;
@@ -55,6 +64,10 @@ pub(crate) struct State {
     pub(crate) operations: BTreeMap<u64, Entry>,
     by_id: HashMap<OperationId, u64>,
     keys: HashMap<String, (i64, u64)>,
+    /// The keys of the operations that have one.
+    key_of: HashMap<u64, String>,
+    /// Those who wait for an operation's end hear of it when their sender is dropped.
+    waiting: HashMap<u64, Vec<oneshot::Sender<()>>>,
     /// Plans that are held and not carried out yet.
     pub(crate) plans: HashMap<ReservationId, Plan>,
     /// What opens the segments on memory servers.
@@ -76,8 +89,6 @@ pub(crate) struct Ledger {
     state: Mutex<State>,
     changes: mpsc::UnboundedSender<store::Change>,
     pub(crate) news: Arc<EventLog<Event>>,
-    /// Rises when an operation changed.
-    pub(crate) changed: watch::Sender<u64>,
     pub(crate) reign: Generation,
     queue: usize,
 }
@@ -89,10 +100,7 @@ impl Ledger {
         changes: mpsc::UnboundedSender<store::Change>,
         queue: usize,
     ) -> Result<Self, ControllerError> {
-        let mut rack = stored.snapshot.map_or_else(|| Ok(Rack::default()), Rack::restore)?;
-        for event in &stored.history {
-            rack.apply(event)?;
-        }
+        let rack = stored.rack;
         if let Some(wrong) = rack.audit().into_iter().next() {
             return Err(RackError::Snapshot(wrong).into());
         }
@@ -101,18 +109,19 @@ impl Ledger {
         for event in stored.events {
             news.publish(|_| event);
         }
-        let snapshot_seq = stored.history_seq - stored.history.len() as u64;
         let mut state = State {
             rack,
             operations: BTreeMap::new(),
             by_id: HashMap::new(),
             keys: HashMap::new(),
+            key_of: HashMap::new(),
+            waiting: HashMap::new(),
             plans: stored.plans.into_iter().map(|(id, plan)| (ReservationId(id), plan)).collect(),
             deeds: stored.deeds,
             machines: Machines::new(stored.machines),
             seq: 0,
             history_seq: stored.history_seq,
-            snapshot_seq,
+            snapshot_seq: stored.snapshot_seq,
             reservation: stored.reservation,
             running: 0,
             rows: Vec::new(),
@@ -121,14 +130,15 @@ impl Ledger {
             state.seq = seq;
             state.running += usize::from(!entry.operation.state.is_final());
             state.by_id.insert(entry.operation.id, seq);
-            state.keys.extend(key.map(|key| (key.key, (key.fingerprint, seq))));
+            if let Some(key) = key {
+                state.remember_key(&key, seq);
+            }
             state.operations.insert(seq, entry);
         }
         Ok(Self {
             state: Mutex::new(state),
             changes,
             news: Arc::new(news),
-            changed: watch::Sender::new(0),
             reign: Generation(stored.reign),
             queue,
         })
@@ -141,9 +151,11 @@ impl Ledger {
 
     /// Queues what was decided for the store.
     pub(crate) fn keep(&self, mut state: MutexGuard<'_, State>) -> Kept {
-        if state.history_seq - state.snapshot_seq >= SNAPSHOT_EVERY {
+        let every = SNAPSHOT_EVERY_PER_RESERVATION * state.rack.reservations().len() as u64;
+        if state.history_seq - state.snapshot_seq >= every.max(SNAPSHOT_EVERY) {
             state.snapshot_seq = state.history_seq;
-            let snapshot = Row::Snapshot(state.history_seq, Box::new(state.rack.snapshot()));
+            let parts = state.rack.snapshot().into_parts(SNAPSHOT_PART);
+            let snapshot = Row::Snapshot(state.history_seq, parts);
             state.rows.push(snapshot);
         }
         let (answer, kept) = oneshot::channel();
@@ -200,7 +212,11 @@ impl Ledger {
         if how == OperationState::Done {
             entry.operation.progress = 1.0;
         }
+        // What is over needs no plan any more, and tens of thousands of plans are a lot of memory.
+        entry.job.course = None;
+        entry.job.undo = None;
         state.running = state.running.saturating_sub(1);
+        state.waiting.remove(&seq);
         state.save(seq);
         state.machine_settle(seq, how);
         let Some(entry) = state.operations.get(&seq) else { return };
@@ -240,7 +256,6 @@ impl Ledger {
             event
         });
         state.rows.extend(told.map(Row::Told));
-        self.changed.send_modify(|changes| *changes += 1);
     }
 }
 
@@ -322,12 +337,29 @@ impl State {
         let seq = self.seq;
         self.running += usize::from(!entry.operation.state.is_final());
         self.by_id.insert(entry.operation.id, seq);
-        self.keys.extend(change.key.as_ref().map(|key| (key.key.clone(), (key.fingerprint, seq))));
+        if let Some(key) = &change.key {
+            self.remember_key(key, seq);
+        }
         // First, because what happens at once names it.
         let row = Row::Operation { seq, entry: Box::new(entry.clone()), key: change.key.clone() };
         self.rows.insert(0, row);
         self.operations.insert(seq, entry);
         seq
+    }
+
+    fn remember_key(&mut self, key: &IdempotencyKey, seq: u64) {
+        self.keys.insert(key.key.clone(), (key.fingerprint, seq));
+        self.key_of.insert(seq, key.key.clone());
+    }
+
+    /// Ends when the operation does.
+    pub(crate) fn end_of(&mut self, seq: u64) -> oneshot::Receiver<()> {
+        let (heard, end) = oneshot::channel();
+        let waiting = self.waiting.entry(seq).or_default();
+        // Who asked before may have given up.
+        waiting.retain(|sender| !sender.is_closed());
+        waiting.push(heard);
+        end
     }
 
     /// Remembers an operation as it is now for the store.
@@ -353,7 +385,9 @@ impl State {
         let Some(seq) = oldest.map(|(seq, _)| *seq) else { return };
         if let Some(entry) = self.operations.remove(&seq) {
             self.by_id.remove(&entry.operation.id);
-            self.keys.retain(|_, (_, of)| *of != seq);
+            if let Some(key) = self.key_of.remove(&seq) {
+                self.keys.remove(&key);
+            }
             self.rows.push(Row::Forget(seq));
         }
     }

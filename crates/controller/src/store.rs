@@ -3,19 +3,25 @@
 //! Changes come in the order in which the ledger made them; all that wait are one transaction. A change is answered for when
 //! its transaction is on the disk. When a transaction fails, nothing more is written: the ledger would be ahead of its store.
 
+mod batch;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use rackmem_api::{Event, IdempotencyKey, VmName};
-use rackmem_rack::{Event as RackEvent, Name, Plan, SegmentId, Snapshot};
+use rackmem_rack::{Event as RackEvent, Name, Plan, Rack, SegmentId, Snapshot};
 use rustix::fs::FlockOperation;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 
+use self::batch::Batch;
 use crate::compute::Machine;
 use crate::deed::{Deed, Placed};
 use crate::error::ControllerError;
@@ -56,13 +62,13 @@ pub(crate) enum Row {
     MachineGone(VmName),
     /// Something to be told.
     Told(Box<Event>),
-    /// The rack as it is after the event of that number.
-    Snapshot(u64, Box<Snapshot>),
+    /// The rack as it is after the event of that number, in parts.
+    Snapshot(u64, Vec<Snapshot>),
     /// A deed as it is now.
     Deed(SegmentId, Box<Deed>),
     /// The deed of a segment that is gone.
     DeedGone(SegmentId),
-    /// Finished operations up to this number are forgotten.
+    /// A finished operation is forgotten.
     Forget(u64),
 }
 
@@ -74,9 +80,10 @@ pub(crate) type Change = (Vec<Row>, oneshot::Sender<()>);
 pub(crate) struct Stored {
     pub(crate) reign: u64,
     pub(crate) reservation: u64,
-    pub(crate) snapshot: Option<Snapshot>,
+    /// The rack as it was last.
+    pub(crate) rack: Rack,
+    pub(crate) snapshot_seq: u64,
     pub(crate) history_seq: u64,
-    pub(crate) history: Vec<RackEvent>,
     pub(crate) operations: Vec<(u64, Entry, Option<IdempotencyKey>)>,
     pub(crate) plans: Vec<(u64, Plan)>,
     pub(crate) deeds: BTreeMap<SegmentId, Deed>,
@@ -114,26 +121,28 @@ impl Store {
             .bind(at_least.cast_signed())
             .execute(&self.pool)
             .await?;
-        let (reign, reservation, snapshot, snapshot_seq): (i64, i64, Option<String>, i64) =
-            sqlx::query_as("SELECT reign, reservation, snapshot, snapshot_seq FROM state")
+        let (reign, reservation, snapshot_seq): (i64, i64, i64) =
+            sqlx::query_as("SELECT reign, reservation, snapshot_seq FROM state")
                 .fetch_one(&self.pool)
                 .await?;
         let mut stored = Stored {
             reign: reign.cast_unsigned(),
             reservation: reservation.cast_unsigned(),
-            snapshot: snapshot.as_deref().map(serde_json::from_str).transpose()?,
+            snapshot_seq: snapshot_seq.cast_unsigned(),
             history_seq: snapshot_seq.cast_unsigned(),
             ..Stored::default()
         };
-        let history: Vec<(i64, String)> =
-            sqlx::query_as("SELECT seq, event FROM history WHERE seq > ? ORDER BY seq")
-                .bind(snapshot_seq)
-                .fetch_all(&self.pool)
-                .await?;
-        for (seq, event) in history {
+        stored.rack = Rack::restore(self.snapshot().await?)?;
+        // One event after the other: all of them at once would be more than the rack itself.
+        let mut history = sqlx::query_as("SELECT seq, event FROM history WHERE seq > ? ORDER BY seq")
+            .bind(snapshot_seq)
+            .fetch(&self.pool);
+        while let Some(next) = history.next().await {
+            let (seq, event): (i64, String) = next?;
+            stored.rack.apply(&serde_json::from_str(&event)?)?;
             stored.history_seq = seq.cast_unsigned();
-            stored.history.push(serde_json::from_str(&event)?);
         }
+        drop(history);
         stored.operations = self.operations().await?;
         let plans: Vec<(i64, String)> =
             sqlx::query_as("SELECT reservation, plan FROM plans").fetch_all(&self.pool).await?;
@@ -167,6 +176,16 @@ impl Store {
                 Ok((SegmentId(segment.cast_unsigned()), Deed { brick, owner, place }))
             })
             .collect()
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, ControllerError> {
+        let mut parts = sqlx::query_scalar("SELECT rack FROM snapshot ORDER BY part").fetch(&self.pool);
+        let mut snapshot = Snapshot::default();
+        while let Some(part) = parts.next().await {
+            let part: String = part?;
+            snapshot.add(serde_json::from_str(&part)?);
+        }
+        Ok(snapshot)
     }
 
     async fn operations(&self) -> Result<Vec<(u64, Entry, Option<IdempotencyKey>)>, ControllerError> {
@@ -211,87 +230,41 @@ impl Store {
     }
 
     async fn write(&self, batch: &[Change]) -> Result<(), ControllerError> {
+        let batch = Batch::new(batch.iter().flat_map(|(rows, _)| rows));
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        for row in batch.iter().flat_map(|(rows, _)| rows) {
-            write(&mut transaction, row).await?;
+        for (statement, rows) in batch.statements()? {
+            sqlx::query(statement).bind(rows).execute(&mut *transaction).await?;
+        }
+        if let Some((seq, parts)) = batch.snapshot {
+            write_snapshot(&mut transaction, seq, parts).await?;
         }
         Ok(transaction.commit().await?)
     }
 }
 
-async fn write(connection: &mut SqliteConnection, row: &Row) -> Result<(), ControllerError> {
-    let query = match row {
-        Row::Operation { seq, entry, key } => sqlx::query(
-            "INSERT INTO operations (seq, record, job, begun, undone, idempotency_key, fingerprint) VALUES (?, ?, ?, 0, 0, ?, ?)",
-        )
-        .bind(seq.cast_signed())
-        .bind(serde_json::to_string(&entry.operation)?)
-        .bind(serde_json::to_string(&entry.job)?)
-        .bind(key.as_ref().map(|key| key.key.clone()))
-        .bind(key.as_ref().map(|key| key.fingerprint)),
-        Row::Changed { seq, entry } => {
-            sqlx::query("UPDATE operations SET record = ?, job = ?, begun = ?, undone = ? WHERE seq = ?")
-                .bind(serde_json::to_string(&entry.operation)?)
-                .bind(serde_json::to_string(&entry.job)?)
-                .bind(entry.job.begun as i64)
-                .bind(entry.job.undone as i64)
-                .bind(seq.cast_signed())
-        }
-        Row::Begun { seq, begun, undone } => {
-            sqlx::query("UPDATE operations SET begun = ?, undone = ? WHERE seq = ?")
-                .bind(*begun as i64)
-                .bind(*undone as i64)
-                .bind(seq.cast_signed())
-        }
-        Row::Rack { seq, at_ms, operation, event } => {
-            sqlx::query("INSERT INTO history (seq, at_ms, operation, event) VALUES (?, ?, ?, ?)")
-                .bind(seq.cast_signed())
-                .bind(at_ms.cast_signed())
-                .bind(operation.clone())
-                .bind(serde_json::to_string(event)?)
-        }
-        Row::PlanHeld(id, plan) => sqlx::query("INSERT OR REPLACE INTO plans (reservation, plan) VALUES (?, ?)")
-            .bind(id.cast_signed())
-            .bind(serde_json::to_string(plan)?),
-        Row::PlanGone(id) => sqlx::query("DELETE FROM plans WHERE reservation = ?").bind(id.cast_signed()),
-        Row::Reservation(id) => sqlx::query("UPDATE state SET reservation = ?").bind(id.cast_signed()),
-        Row::Machine(machine) => {
-            sqlx::query("INSERT OR REPLACE INTO machines (name, record) VALUES (?, ?)")
-                .bind(machine.new.name.as_str().to_owned())
-                .bind(serde_json::to_string(machine)?)
-        }
-        Row::MachineGone(name) => {
-            sqlx::query("DELETE FROM machines WHERE name = ?").bind(name.as_str().to_owned())
-        }
-        Row::Told(event) => sqlx::query("INSERT INTO events (id, event) VALUES (?, ?)")
-            .bind(event.id.cast_signed())
-            .bind(serde_json::to_string(event)?),
-        Row::Snapshot(seq, snapshot) => {
-            sqlx::query("UPDATE state SET snapshot = ?, snapshot_seq = ?")
-                .bind(serde_json::to_string(snapshot)?)
-                .bind(seq.cast_signed())
-                .execute(&mut *connection)
-                .await?;
-            sqlx::query("DELETE FROM events WHERE id <= (SELECT MAX(id) FROM events) - ?")
-                .bind(EVENTS_MAX)
-                .execute(&mut *connection)
-                .await?;
-            sqlx::query("DELETE FROM history WHERE seq <= ? - ?").bind(seq.cast_signed()).bind(HISTORY_MAX)
-        }
-        Row::Deed(segment, deed) => sqlx::query(
-            "INSERT OR REPLACE INTO deeds (segment, brick, owner, id, epoch) VALUES (?, ?, ?, ?, ?)",
-        )
-        .bind(segment.0.cast_signed())
-        .bind(deed.brick.to_string())
-        .bind(deed.owner.to_vec())
-        .bind(deed.place.map(|place| place.id.cast_signed()))
-        .bind(deed.place.map(|place| place.epoch.cast_signed())),
-        Row::DeedGone(segment) => {
-            sqlx::query("DELETE FROM deeds WHERE segment = ?").bind(segment.0.cast_signed())
-        }
-        Row::Forget(seq) => sqlx::query("DELETE FROM operations WHERE seq = ?").bind(seq.cast_signed()),
-    };
-    query.execute(connection).await?;
+/// Replaces the snapshot, and drops what is older than anybody asks for.
+async fn write_snapshot(
+    connection: &mut SqliteConnection,
+    seq: u64,
+    parts: &[Snapshot],
+) -> Result<(), ControllerError> {
+    sqlx::query("DELETE FROM snapshot").execute(&mut *connection).await?;
+    // One after the other: the text of all would need the rack's size in memory again.
+    for part in parts {
+        let text = serde_json::to_string(part)?;
+        sqlx::query("INSERT INTO snapshot (rack) VALUES (?)").bind(text).execute(&mut *connection).await?;
+    }
+    let seq = seq.cast_signed();
+    sqlx::query("UPDATE state SET snapshot_seq = ?").bind(seq).execute(&mut *connection).await?;
+    sqlx::query("DELETE FROM events WHERE id <= (SELECT MAX(id) FROM events) - ?")
+        .bind(EVENTS_MAX)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("DELETE FROM history WHERE seq <= ? - ?")
+        .bind(seq)
+        .bind(HISTORY_MAX)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

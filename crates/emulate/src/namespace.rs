@@ -69,13 +69,33 @@ pub(crate) fn make_plain(name: &str) -> Result<(), EmulateError> {
 pub(crate) fn processes<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Pid> {
     let identity = |path: PathBuf| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
     let wanted: Vec<(u64, u64)> = names.filter_map(|name| identity(path(name))).collect();
+    let is_wanted = |path: PathBuf| identity(path).map(|one| wanted.contains(&one));
+    let is_ours = |pid: u32| {
+        // A process whose first thread has ended has its sockets and locks until its last one has.
+        is_wanted(format!("/proc/{pid}/ns/net").into()).unwrap_or_else(|| {
+            threads(pid).into_iter().any(|thread| is_wanted(thread.join("ns/net")).unwrap_or(false))
+        })
+    };
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let ours = pids.filter(|pid| {
-        *pid != std::process::id()
-            && identity(format!("/proc/{pid}/ns/net").into()).is_some_and(|one| wanted.contains(&one))
-    });
+    let ours = pids.filter(|pid| *pid != std::process::id() && is_ours(*pid));
     ours.filter_map(|pid| Pid::from_raw(pid.cast_signed())).collect()
+}
+
+/// The directories of a process's threads.
+fn threads(pid: u32) -> Vec<PathBuf> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+/// Whether the last thread of a process has ended, and so given up all that it had; whoever is to wait for it may not have yet.
+pub(crate) fn has_ended(pid: Pid) -> bool {
+    let has_ended = |thread: PathBuf| {
+        let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+        // The state follows the name, which is in parentheses and may have any others in it.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    };
+    threads(pid.as_raw_nonzero().get().cast_unsigned()).into_iter().all(has_ended)
 }
 
 /// Ends all processes in the namespaces `names`: asks them, and forces those that are there after `patience`. Gives those that

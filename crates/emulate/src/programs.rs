@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rackmem_rack::{Name, Offer};
+use rustix::process::Pid;
 
 use crate::layout::{BrickPlace, Layout};
 use crate::{EmulateError, namespace};
@@ -145,11 +146,32 @@ fn detached(command: &mut Command, path: &Path) {
 }
 
 /// Whether a process of the namespace is `rackmem` with this subcommand. Machines and pagers of an agent that died may run on.
+///
+/// One that is ending is waited for: until its last thread is gone it has the port and the state that the next one needs.
 fn runs(namespace: &str, subcommand: Option<&OsStr>) -> bool {
-    namespace::processes([namespace].into_iter()).into_iter().any(|pid| {
-        let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-        line.split(|byte| *byte == 0).nth(1) == subcommand.map(OsStr::as_bytes)
-    })
+    let until = Instant::now() + START;
+    // Those that are ending, or just beginning, have no command line.
+    let mut nameless: Vec<Pid> = Vec::new();
+    loop {
+        for pid in namespace::processes([namespace].into_iter()) {
+            let line = command_line(pid);
+            if line.split(|byte| *byte == 0).nth(1) == subcommand.map(OsStr::as_bytes) {
+                return true;
+            }
+            if line.is_empty() && !nameless.contains(&pid) {
+                nameless.push(pid);
+            }
+        }
+        nameless.retain(|pid| command_line(*pid).is_empty() && !namespace::has_ended(*pid));
+        if nameless.is_empty() || Instant::now() > until {
+            return false;
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn command_line(pid: Pid) -> Vec<u8> {
+    fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default()
 }
 
 fn start(namespace: &str, what: &'static str, of: &Name, mut command: Command) -> Result<(), EmulateError> {

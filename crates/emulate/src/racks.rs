@@ -3,7 +3,8 @@
 //! Order is what makes a crash harmless. A rack's file is put into its directory before anything of it is made; it says which
 //! namespaces are this rack's, since none of them existed then. `complete` is written when all of it stands. Taking a rack down ends
 //! the processes in its namespaces, removes the namespaces, with them all devices, and last the directory; so after a crash at any
-//! point taking it down once more does the rest. One command at a time works on the racks: they hold a lock on the directory.
+//! point taking it down once more does the rest. One command at a time works on the racks: they hold a lock on the directory, and so
+//! does each `ip` that they run, which may live a moment longer than a command that was killed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use rackmem_rack::{Name, file};
 use rackmem_switch::iproute;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::layout::Layout;
 use crate::programs::{controller_socket, files, registration_file, token_file};
@@ -88,7 +90,7 @@ impl Racks {
     ) -> Result<(Standing, usize), EmulateError> {
         let layout = Layout::new(name, file::read(source)?)?;
         make_directory(&self.directory)?;
-        let _locked = self.lock()?;
+        let lock = self.lock()?;
         let rack = self.rack(name);
         match fs::read_to_string(rack.join(RACK_FILE)) {
             Ok(made_from) if made_from != source => return Err(EmulateError::Differs(name.clone())),
@@ -97,21 +99,21 @@ impl Racks {
                 return Ok((Standing { layout, directory: rack, complete: true }, started));
             }
             // Half of it: whoever was building it is gone.
-            Ok(_) => self.clear(&layout)?,
+            Ok(_) => self.clear(&layout, &lock)?,
             Err(_) => {}
         }
         if let Some(foreign) = layout.namespaces().find(|name| namespace::exists(name)) {
             return Err(EmulateError::Foreign(foreign.to_owned()));
         }
         let built = prepare(&rack, &layout, source)
-            .and_then(|()| build::make(&layout))
+            .and_then(|()| self.lending(&lock, || build::make(&layout)))
             .and_then(|()| programs.start(&layout, &rack))
             .and_then(|started| write(&rack.join(COMPLETE), b"").map(|()| started));
         match built {
             Ok(started) => Ok((Standing { layout, directory: rack, complete: true }, started)),
             Err(error) => {
                 // The first error says why; what could not be cleared is cleared by the next `down`.
-                let _ = self.clear(&layout);
+                let _ = self.clear(&layout, &lock);
                 Err(error)
             }
         }
@@ -122,9 +124,9 @@ impl Racks {
         if !self.rack(name).exists() {
             return Err(self.unknown(name));
         }
-        let _locked = self.lock()?;
+        let lock = self.lock()?;
         match fs::read_to_string(self.rack(name).join(RACK_FILE)) {
-            Ok(source) => self.clear(&Layout::new(name, file::read(&source)?)?),
+            Ok(source) => self.clear(&Layout::new(name, file::read(&source)?)?, &lock),
             // Nothing was made yet.
             Err(_) => remove_directory(&self.rack(name)),
         }
@@ -162,10 +164,27 @@ impl Racks {
             flock(&file, FlockOperation::LockExclusive)?;
             Ok(file)
         });
-        locked.map_err(|reason| EmulateError::State { path: self.directory.clone(), reason })
+        locked.map_err(|reason| self.unusable(reason))
     }
 
-    fn clear(&self, layout: &Layout) -> Result<(), EmulateError> {
+    /// Does some work whose processes hold the lock too, until the last of them has ended.
+    fn lending<T>(
+        &self,
+        lock: &File,
+        work: impl FnOnce() -> Result<T, EmulateError>,
+    ) -> Result<T, EmulateError> {
+        let flag = |flags| fcntl_setfd(lock, flags).map_err(|error| self.unusable(error.into()));
+        flag(FdFlags::empty())?;
+        let done = work();
+        flag(FdFlags::CLOEXEC)?;
+        done
+    }
+
+    fn unusable(&self, reason: io::Error) -> EmulateError {
+        EmulateError::State { path: self.directory.clone(), reason }
+    }
+
+    fn clear(&self, layout: &Layout, lock: &File) -> Result<(), EmulateError> {
         let there: Vec<&str> = layout.namespaces().filter(|name| namespace::exists(name)).collect();
         let stuck = namespace::end_processes(&there, PATIENCE);
         if !stuck.is_empty() {
@@ -174,7 +193,7 @@ impl Racks {
             return Err(EmulateError::Stuck { rack: layout.name.clone(), pids });
         }
         let lines: Vec<String> = there.iter().map(|name| format!("netns del {name}")).collect();
-        iproute::batch("ip", None, &lines)?;
+        self.lending(lock, || Ok(iproute::batch("ip", None, &lines)?))?;
         remove_directory(&self.rack(&layout.name))
     }
 }

@@ -95,7 +95,8 @@ pub(crate) struct Core {
     pub(crate) hold: u32,
     /// Far memory is full: nothing can leave, so nobody is made to wait for room.
     pub(crate) far_full: bool,
-    /// Nothing can leave at the moment (locked memory, a forked child that nobody has entered yet): as above.
+    /// Nothing can leave at the moment (locked memory, a forked child that nobody has entered yet, a program that could not be
+    /// stopped): as above.
     pub(crate) stuck: bool,
     /// Pages that the standby list should hold.
     pub(crate) standby_target: usize,

@@ -131,11 +131,11 @@ impl<'a, P: Transfer> Evictor<'a, P> {
             core.stuck = !dropped && core.standby.live() == 0;
             return dropped;
         };
-        core.stuck = false;
         drop(core);
         self.outcomes.clear();
-        self.extractor.extract(self.shared, id, &inside, &self.batch, &mut self.pages, &mut self.outcomes);
-        self.record(id);
+        let (batch, pages) = (&self.batch, &mut self.pages);
+        let stopped = self.extractor.extract(self.shared, id, &inside, batch, pages, &mut self.outcomes);
+        self.record(id, stopped);
         self.send();
         self.extractor.tidy(id, &inside);
         true
@@ -243,8 +243,8 @@ impl<'a, P: Transfer> Evictor<'a, P> {
         Some((id, inside))
     }
 
-    /// Records what became of the batch.
-    fn record(&mut self, id: SpaceId) {
+    /// Records what became of the batch, and whether the program could be stopped for it.
+    fn record(&mut self, id: SpaceId, stopped: bool) {
         // Hashing takes longer than all the rest: it is done before the lock is taken.
         let hashes: Vec<Option<PageHash>> = self
             .outcomes
@@ -276,6 +276,8 @@ impl<'a, P: Transfer> Evictor<'a, P> {
             }
         }
         core.batch = None;
+        // A thread that faults within a system call cannot be stopped before it has its page. So nobody waits for room then.
+        core.stuck = !stopped;
         core.estate.batch_end();
         self.discards.append(&mut core.discards);
         drop(core);

@@ -62,7 +62,7 @@ impl Extractor {
         self.tidy(id, inside);
     }
 
-    /// Takes the pages of `batch` (sorted by address) out; one outcome each.
+    /// Takes the pages of `batch` (sorted by address) out; one outcome each. `false`: the program could not be stopped for it.
     pub(crate) fn extract(
         &mut self,
         shared: &Shared,
@@ -71,17 +71,18 @@ impl Extractor {
         batch: &[(PageRef, u64)],
         pages: &mut [PageData],
         outcomes: &mut Vec<Outcome>,
-    ) {
+    ) -> bool {
         outcomes.resize(batch.len(), Outcome::Stayed);
         if self.can_move {
             let base = inside.staging + *self.staged.entry(id).or_insert(0) as u64 * PAGE;
             shared.lock().estate.batch_begin(id, Some(base), batch);
             self.move_out(id, inside, batch, pages, outcomes);
+            true
         } else {
             shared.lock().estate.batch_begin(id, None, batch);
             // If the program cannot be stopped just now, everything stays and is tried again.
             let mut work = || drop_out(shared, id, inside, batch, pages, outcomes);
-            let _ = inside.resident.paused(&mut work);
+            inside.resident.paused(&mut work).is_ok()
         }
     }
 

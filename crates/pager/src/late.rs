@@ -6,9 +6,8 @@
 //! at the next quiet moment, together with all others that were listed. While the list is not empty no page of the space
 //! is installed, moved out or registered.
 //!
-//! At the quiet moment the changes are put into the order in which they took place. Where several orders are possible the
-//! kernel is asked what lies where now, and which pages are there. Pages of which even that leaves open whose they are, are
-//! lost: SIGBUS, not another's content.
+//! At the quiet moment the changes are put into the order in which they took place (`verdict.rs`). Pages of which that leaves
+//! open whose they are, are lost: SIGBUS, not another's content.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -18,12 +17,9 @@ use crate::core::{Core, PAGE};
 use crate::entry::State;
 use crate::estate::Record;
 use crate::events;
-use crate::order::{self, Layout, Order, Step};
-use crate::space::Space;
+use crate::order::Step;
 use crate::table::SpaceId;
-
-/// Pages that are looked at to tell two orders apart: a second's part of a thousand.
-const WITNESSES_MAX: usize = 1024;
+use crate::verdict::decide;
 
 /// Changes whose places are remembered: more than threads make between two looks at the list of mappings.
 const TOUCHED_MAX: u64 = 256;
@@ -141,104 +137,22 @@ pub(crate) fn settle(core: &mut Core, id: SpaceId) -> bool {
         }
     }
     for address in undecided {
-        if core.space(id).is_some_and(|space| space.regions.containing(address).is_some()) {
-            lose(core, id, address);
+        let Some(space) = core.space_mut(id) else { break };
+        if space.regions.containing(address).is_none() {
+            if space.uffd.is_registered(address) == Some(false) {
+                continue;
+            }
+            // It may be the one that we take for gone.
+            space.regions.insert(address..address + PAGE);
+            space.unseen.insert(address..address + PAGE);
+            core.regions_note(id);
         }
+        lose(core, id, address);
     }
     for doubt in doubts {
         resolve(core, id, &doubt);
     }
     true
-}
-
-/// The order in which the steps took place, and the pages of which it remains open whose they are. `None`: a change has begun
-/// meanwhile.
-fn decide(core: &Core, id: SpaceId, steps: &[Step]) -> Option<(Order, Vec<u64>)> {
-    let space = core.space(id)?;
-    let places: Vec<Range<u64>> = steps.iter().flat_map(Step::places).collect();
-    let mut mapped: Vec<Range<u64>> =
-        places.iter().flat_map(|place| space.regions.overlapping(place)).collect();
-    mapped.sort_by_key(|range| range.start);
-    mapped.dedup();
-    let mut orders = order::orders(&Layout::new(mapped.iter().cloned()), steps);
-    if orders.len() > 1 {
-        orders = likeliest(space, orders, &places)?;
-    }
-    let mut undecided = Vec::new();
-    if orders.len() > 1 {
-        tracing::info!(?steps, "changes of mappings that more than one order explains");
-        undecided = witnessed(core, id, &mut orders, &places);
-    }
-    if orders[0].strain.impossible > 0 {
-        // Something was mapped that we do not know of.
-        tracing::info!(?steps, ?mapped, strain = ?orders[0].strain, order = ?orders[0].steps, "changes of mappings that no order explains");
-        undecided = pages(&places).collect();
-    }
-    Some((orders.swap_remove(0), undecided))
-}
-
-/// The orders that fit best to what a kernel can do, and to what is registered now.
-fn likeliest(space: &Space, orders: Vec<Order>, places: &[Range<u64>]) -> Option<Vec<Order>> {
-    let mut borders: Vec<u64> = places.iter().flat_map(|place| [place.start, place.end - PAGE]).collect();
-    borders.sort_unstable();
-    borders.dedup();
-    let mut misfits: Vec<_> = orders.iter().map(|order| (order.strain, 0, 0)).collect();
-    for address in borders {
-        let is_mapped = space.uffd.is_registered(address)?;
-        for (order, misfit) in orders.iter().zip(&mut misfits) {
-            match (order.layout.origin(address).is_some(), is_mapped) {
-                (true, false) => misfit.1 += 1,
-                // It may have grown, or been registered since: that says less.
-                (false, true) => misfit.2 += 1,
-                _ => {}
-            }
-        }
-    }
-    let best = *misfits.iter().min()?;
-    Some(
-        orders
-            .into_iter()
-            .zip(misfits)
-            .filter(|&(_, misfit)| misfit == best)
-            .map(|(order, _)| order)
-            .collect(),
-    )
-}
-
-/// Drops orders that contradict which pages are there, and gives the pages on which the rest still differ.
-fn witnessed(core: &Core, id: SpaceId, orders: &mut Vec<Order>, places: &[Range<u64>]) -> Vec<u64> {
-    let Some(space) = core.space(id) else { return Vec::new() };
-    let was_there = |origin: Option<(u64, bool)>| {
-        let (origin, dropped) = origin?;
-        let page = core.table.find(id, origin)?;
-        match core.table.get(page).state {
-            State::Resident if !dropped => Some(true),
-            State::Far | State::Fetching | State::Standby => Some(false),
-            _ => None,
-        }
-    };
-    let differ = |orders: &[Order], address: u64| {
-        let origin = orders[0].layout.origin(address);
-        orders[1..].iter().any(|order| order.layout.origin(address) != origin)
-    };
-    let witnesses: Vec<u64> =
-        pages(places).filter(|&address| differ(orders, address)).take(WITNESSES_MAX).collect();
-    for address in witnesses {
-        let missing = space.pid.and_then(|pid| space.uffd.is_missing(pid, address).ok());
-        let Some(there) = missing.map(|missing| !missing) else { break };
-        let fits = |order: &Order| was_there(order.layout.origin(address)).is_none_or(|was| was == there);
-        if orders.iter().any(fits) {
-            orders.retain(fits);
-        }
-    }
-    if orders.len() < 2 {
-        return Vec::new();
-    }
-    pages(places).filter(|&address| differ(orders, address)).collect()
-}
-
-fn pages(places: &[Range<u64>]) -> impl Iterator<Item = u64> {
-    places.iter().flat_map(|place| place.clone().step_by(PAGE as usize))
 }
 
 /// Whose page this is remains open. If it is there, it is what it is; if not, it is lost.

@@ -42,6 +42,7 @@ mod takeover;
 mod tracing_file;
 mod transfer;
 mod trustee;
+mod verdict;
 mod watch;
 
 use std::fs::File;

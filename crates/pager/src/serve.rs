@@ -374,13 +374,16 @@ impl<'a, P: Transfer> Server<'a, P> {
             }
             return self.failed(core, page, fault, progress.error);
         }
-        core.warn(format!(
-            "page {:#x} is missing although nothing took it away: it is poisoned",
-            fault.address
-        ));
-        tracing::error!(?entry, ?fault, "a resident page is missing");
         match uffd.poison(fault.address).error {
-            None => core,
+            None => {
+                tracing::error!(?entry, ?fault, "a resident page is missing");
+                core.warn(format!(
+                    "page {:#x} is missing although nothing took it away: it is poisoned",
+                    fault.address
+                ));
+                core
+            }
+            // A change that is due may say what took it away.
             error => self.failed(core, page, fault, error),
         }
     }

@@ -1,4 +1,6 @@
 //! Racks far larger than this machine: a long history through the same planner, with every invariant checked on the way.
+//!
+//! A thousand bricks by default. `cargo nextest run --profile long` has ten thousand with a hundred thousand reservations.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -178,4 +180,9 @@ fn check(racks: usize, trays: usize, reservations: u64) {
 #[test]
 fn invariants_hold_through_the_life_of_a_thousand_bricks() {
     check(4, 10, 10_000);
+}
+
+#[test]
+fn invariants_hold_through_the_life_of_ten_thousand_bricks() {
+    check(25, 16, 100_000);
 }

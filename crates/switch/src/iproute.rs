@@ -1,7 +1,8 @@
 //! The programs `ip` and `tc`, fed with many commands at once. A failure is told in their words.
 //!
-//! They never outlive the process that feeds them: what it was killed in the middle of is not done behind the back of whoever
-//! cleans up after it. `setpriv` arranges that and becomes the program.
+//! They end with the process that feeds them: what it was killed in the middle of is not done behind the back of whoever cleans
+//! up after it. `setpriv` arranges that and becomes the program. Killed before it got so far, it leaves them with the lines that they
+//! were given: who has to be sure lets them inherit a lock.
 
 use std::io::{self, Write};
 use std::process::{Command, Stdio};

@@ -5,6 +5,7 @@
 
 pub mod anonymous;
 pub mod gather;
+pub mod heap;
 pub mod inherited;
 pub mod process;
 pub mod resident;

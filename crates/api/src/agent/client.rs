@@ -37,6 +37,11 @@ impl AgentClient {
         Ok(Self { http: HttpClient::new(endpoint, tls, token)?, options: ChangeOptions::default() })
     }
 
+    /// The same client, with its connections, for the agent at another endpoint; none if one of the two is a Unix socket.
+    pub fn at(&self, endpoint: Endpoint) -> Option<Self> {
+        Some(Self { http: self.http.at(endpoint)?, options: self.options.clone() })
+    }
+
     /// The same client, which changes things under `generation`.
     pub fn under(mut self, generation: Generation) -> Self {
         self.options.generation = generation;

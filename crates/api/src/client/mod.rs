@@ -73,6 +73,14 @@ impl HttpClient {
         Ok(Self { http, endpoint: Arc::new(endpoint), tls: Arc::new(config), token })
     }
 
+    /// The same client, with its connections and certificates, for the API at another endpoint; none if one of the two is a Unix
+    /// socket, which a client is bound to.
+    pub fn at(&self, endpoint: Endpoint) -> Option<Self> {
+        let is_tcp = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Tcp { .. });
+        let same = is_tcp(&self.endpoint) && is_tcp(&endpoint) && self.endpoint.is_tls() == endpoint.is_tls();
+        same.then(|| Self { endpoint: Arc::new(endpoint), ..self.clone() })
+    }
+
     /// Reads something.
     pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, ApiError> {
         self.get_within(path, query, ANSWER_MAX).await

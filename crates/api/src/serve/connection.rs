@@ -1,4 +1,5 @@
-//! One connection: TLS where it is asked for, then requests one after the other, each judged first.
+//! One connection: TLS where it is asked for, then requests one after the other, each judged first. What changes something ends
+//! although its connection breaks.
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use super::closing::Closing;
 use super::listen::Stream;
 use super::{Context, HANDSHAKE_MAX, HEAD_MAX};
 use crate::auth::{self, Peer};
+use crate::problem::{Problem, ProblemType};
 
 /// Serves a connection to its end.
 pub(super) async fn serve(
@@ -84,5 +86,15 @@ async fn answer(
     let mut request: Request = request.map(Body::new);
     request.extensions_mut().insert(identity);
     request.extensions_mut().insert(closing);
-    router.oneshot(request).await
+    if request.method().is_safe() {
+        return router.oneshot(request).await;
+    }
+    // A change is judged, recorded and begun as one, though whoever asked may hang up in the middle: hyper drops what it awaits
+    // here then, and a change that was recorded and not begun would keep its target busy for ever.
+    let changed = tokio::spawn(router.oneshot(request)).await;
+    changed.unwrap_or_else(|error| {
+        tracing::error!("a change broke off: {error}");
+        let detail = "it broke off within this program, and may have been accepted: look at the operations";
+        Ok(Problem::new(ProblemType::Internal, detail).into_response())
+    })
 }

@@ -11,6 +11,7 @@ use super::PageStore;
 use super::memcached::Memcached;
 use super::rackmem::MemoryServer;
 use super::resp::Redis;
+use crate::process::loopback;
 use crate::random::{Random, mix};
 
 /// Pages written at once while the server is filled.
@@ -62,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut store: Box<dyn PageStore> = match args.server {
         Server::Redis => Box::new(Redis::connect(args.port)?),
         Server::Memcached => Box::new(Memcached::connect(args.port)?),
-        Server::Rackmem => Box::new(MemoryServer::connect(args.port, args.pages)?),
+        Server::Rackmem => Box::new(MemoryServer::connect(loopback(args.port), args.pages, None)?),
     };
     let numbers: Vec<u32> = (0..args.pages).collect();
     for batch in numbers.chunks(FILL_BATCH as usize) {

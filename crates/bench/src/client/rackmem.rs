@@ -2,21 +2,23 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, bail, ensure};
 use rackmem_types::{PageData, PageHash};
 use rackmem_wire::{
-    Answer, FRAME_BYTES_MAX, OwnerToken, Request, StoreStatus, U64, VERSION, WriteRecord, frame_len,
+    Answer, FRAME_BYTES_MAX, OwnerToken, Proof, Request, StoreStatus, U64, VERSION, WriteRecord, frame_len,
 };
 
 use super::PageStore;
-use crate::process::loopback;
 
 /// How long the server keeps the segment after the connection; the load has no use for it then.
 const LEASE_MS: u64 = 1000;
 
-/// A connection to a memory server on this machine, with a segment of its own.
+/// Nobody listens in on a benchmark, so it need not be one that cannot be guessed.
+const NONCE: [u8; 16] = [1; 16];
+
+/// A connection to a memory server, with a segment of its own.
 #[derive(Debug)]
 pub(crate) struct MemoryServer {
     stream: TcpStream,
@@ -39,9 +41,9 @@ struct Input {
 }
 
 impl MemoryServer {
-    /// Connects without TLS or token, and reserves a segment of `pages`.
-    pub(crate) fn connect(port: u16, pages: u32) -> Result<Self> {
-        let stream = TcpStream::connect(loopback(port))?;
+    /// Connects without TLS, with a token if the server wants one, and reserves a segment of `pages`.
+    pub(crate) fn connect(address: SocketAddr, pages: u32, token: Option<&str>) -> Result<Self> {
+        let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         let mut server = Self {
             stream,
@@ -53,14 +55,19 @@ impl MemoryServer {
             out: Vec::with_capacity(FRAME_BYTES_MAX),
             input: Input { bytes: vec![0; 2 * FRAME_BYTES_MAX], start: 0, end: 0 },
         };
-        server.send(&Request::Hello { version_min: VERSION, version_max: VERSION, nonce: [1; 16] })?;
-        server.take(|answer| match answer {
-            Answer::Welcome(welcome) => {
-                ensure!(!welcome.auth_required, "the memory server wants a token");
-                Ok(())
-            }
+        server.send(&Request::Hello { version_min: VERSION, version_max: VERSION, nonce: NONCE })?;
+        let theirs = server.take(|answer| match answer {
+            Answer::Welcome(welcome) => Ok(welcome.auth_required.then_some(welcome.nonce)),
             other => bail!("the memory server said {other:?} to HELLO"),
         })?;
+        if let Some(nonce) = theirs {
+            let token = token.context("the memory server wants a token")?;
+            server.send(&Request::Auth(Proof::new(token.as_bytes(), &NONCE, &nonce)))?;
+            server.take(|answer| match answer {
+                Answer::Ok => Ok(()),
+                other => bail!("the memory server said {other:?} to AUTH"),
+            })?;
+        }
         let owner = OwnerToken([2; 16]);
         server.send(&Request::SegmentCreate {
             name: "bench",

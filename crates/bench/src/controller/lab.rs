@@ -1,13 +1,16 @@
-//! How large everything is.
+//! Where the experiments run: the product, and how large everything is.
 
+use anyhow::Result;
 use rackmem_rack::{Power, SwitchKind};
 use rackmem_types::Bytes;
 
 use super::support::{GIB, Layout};
+use crate::product::Product;
 
-/// How thoroughly.
+/// The set-up of all experiments.
 #[derive(Debug)]
 pub(crate) struct Lab {
+    pub(crate) product: Product,
     /// A tenth of everything but of the racks.
     pub(crate) quick: bool,
 }
@@ -32,6 +35,11 @@ const COMPUTES_PER_TRAY: usize = 12;
 const MEMORIES_PER_TRAY: usize = 13;
 
 impl Lab {
+    /// The full set-up, or one that says whether things work, not how well.
+    pub(crate) fn new(quick: bool) -> Result<Self> {
+        Ok(Self { product: Product::find()?, quick })
+    }
+
     /// So much, or a tenth of it.
     pub(crate) fn scaled(&self, count: u64) -> u64 {
         if self.quick { count / 10 } else { count }

@@ -18,7 +18,7 @@ use crate::order::Order;
 /// Seconds an agent may take for one operation; bringing a machine's pages home takes longest.
 const OPERATION_MAX_S: u32 = 300;
 
-/// Clients of all agents, each made once.
+/// Clients of all agents, each made once. Those over TCP share their settings and connections: ten thousand of them are little memory.
 #[derive(Debug)]
 pub(super) struct Agents {
     tls: Option<TlsFiles>,
@@ -165,7 +165,10 @@ impl Agents {
         if self.tls.is_some() {
             endpoint = endpoint.with_tls();
         }
-        let client = AgentClient::new(endpoint, self.tls.as_ref(), self.token.as_deref()).map_err(wrong)?;
+        let client = match clients.values().find_map(|other| other.at(endpoint.clone())) {
+            Some(client) => client,
+            None => AgentClient::new(endpoint, self.tls.as_ref(), self.token.as_deref()).map_err(wrong)?,
+        };
         clients.insert(address.to_owned(), client.clone());
         Ok(client)
     }

@@ -25,6 +25,7 @@ pub struct BrickRecord {
 
 /// Everything that a [`Rack`] knows. Derived tables are not in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Snapshot {
     /// The rack's generation.
     pub generation: Generation,
@@ -46,6 +47,47 @@ pub struct Snapshot {
     pub segments: Vec<Segment>,
     /// The reservations, by number.
     pub reservations: Vec<Reservation>,
+}
+
+impl Snapshot {
+    /// The same in parts of at most `size` things, each of one kind: what a large rack is stored as, since its whole text would need
+    /// as much memory again. [`Snapshot::add`] puts them together again.
+    pub fn into_parts(self, size: usize) -> Vec<Self> {
+        let Self { generation, racks, trays, bricks, switches, cables, stray_ports, .. } = self;
+        let mut parts = vec![Self { generation, ..Self::default() }];
+        cut(&mut parts, size, racks, |racks| Self { racks, ..Self::default() });
+        cut(&mut parts, size, trays, |trays| Self { trays, ..Self::default() });
+        cut(&mut parts, size, bricks, |bricks| Self { bricks, ..Self::default() });
+        cut(&mut parts, size, switches, |switches| Self { switches, ..Self::default() });
+        cut(&mut parts, size, cables, |cables| Self { cables, ..Self::default() });
+        cut(&mut parts, size, stray_ports, |stray_ports| Self { stray_ports, ..Self::default() });
+        cut(&mut parts, size, self.circuits, |circuits| Self { circuits, ..Self::default() });
+        cut(&mut parts, size, self.segments, |segments| Self { segments, ..Self::default() });
+        cut(&mut parts, size, self.reservations, |reservations| Self { reservations, ..Self::default() });
+        parts
+    }
+
+    /// Adds the next part.
+    pub fn add(&mut self, part: Self) {
+        self.generation = self.generation.max(part.generation);
+        self.racks.extend(part.racks);
+        self.trays.extend(part.trays);
+        self.bricks.extend(part.bricks);
+        self.switches.extend(part.switches);
+        self.cables.extend(part.cables);
+        self.stray_ports.extend(part.stray_ports);
+        self.circuits.extend(part.circuits);
+        self.segments.extend(part.segments);
+        self.reservations.extend(part.reservations);
+    }
+}
+
+/// Adds a part for each `size` of `things`.
+fn cut<T>(parts: &mut Vec<Snapshot>, size: usize, things: Vec<T>, part: impl Fn(Vec<T>) -> Snapshot) {
+    let mut things = things.into_iter().peekable();
+    while things.peek().is_some() {
+        parts.push(part(things.by_ref().take(size.max(1)).collect()));
+    }
 }
 
 impl Rack {

@@ -53,6 +53,8 @@ pub(crate) struct Search<'a> {
     rack: &'a Rack,
     from: Node,
     site: Site,
+    /// Whether new circuits can lead anywhere from the brick.
+    open: bool,
     /// The brick's circuits, by the brick at the other end.
     there: Vec<(Node, LatencyClass, CircuitId)>,
     taken: Vec<Link>,
@@ -61,41 +63,55 @@ pub(crate) struct Search<'a> {
 
 impl<'a> Search<'a> {
     pub(crate) fn new(rack: &'a Rack, from: Node) -> Self {
-        let site = rack.graph.brick_at(from).map(|brick| brick.site).unwrap_or_default();
+        let (site, open) =
+            rack.graph.brick_at(from).map(|brick| (brick.site, brick.open)).unwrap_or_default();
         let usable = rack.graph.circuits_of(from).filter(|(_, circuit)| circuit.state.is_usable());
         let mut there: Vec<_> =
             usable.map(|(node, circuit)| (node, circuit.path.class, circuit.id)).collect();
         there.sort_unstable();
-        Self { rack, from, site, there, taken: Vec::new(), reach: None }
+        Self { rack, from, site, open, there, taken: Vec::new(), reach: None }
     }
 
     /// The pieces for `need`, or none if it cannot be met.
     pub(crate) fn place(&mut self, need: &Need<'_>) -> Option<Vec<Piece>> {
+        if !self.open && self.free_there(need) < need.amount {
+            return None;
+        }
+        let mut stocks = Vec::new();
         for class in need.ceiling.far_up_to() {
             let stock = self.stock(need, class);
-            if stock.free_on < need.amount {
-                continue;
+            if stock.free_on >= need.amount {
+                let found = self.smallest(stock.at_least(need.amount), need.amount, class, need, &[]);
+                if let Some(pieces) =
+                    found.map(|piece| vec![piece]).or_else(|| self.several(&stock, class, need, 0))
+                {
+                    return Some(pieces);
+                }
             }
-            let found = self.smallest(stock.at_least(need.amount), need.amount, class, need, &[]);
-            if let Some(pieces) =
-                found.map(|piece| vec![piece]).or_else(|| self.several(&stock, class, need, 0))
-            {
-                return Some(pieces);
-            }
+            stocks.push((class, stock));
         }
-        let woken = if need.wake { need.spread } else { 0 };
-        for woken in 1..=woken {
-            for class in need.ceiling.far_up_to() {
-                let stock = self.stock(need, class);
-                if stock.asleep() < woken || stock.free_on + stock.free_off < need.amount {
+        if !need.wake {
+            return None;
+        }
+        stocks.retain(|(_, stock)| stock.free_on + stock.free_off >= need.amount);
+        let asleep = stocks.iter().map(|(_, stock)| stock.asleep()).max().unwrap_or(0);
+        for woken in 1..=need.spread.min(asleep) {
+            for (class, stock) in &stocks {
+                if stock.asleep() < woken {
                     continue;
                 }
-                if let Some(pieces) = self.several(&stock, class, need, woken) {
+                if let Some(pieces) = self.several(stock, *class, need, woken) {
                     return Some(pieces);
                 }
             }
         }
         None
+    }
+
+    /// What is free, or could be woken, on the bricks that there are circuits to.
+    fn free_there(&self, need: &Need<'_>) -> u64 {
+        let bricks = self.there.iter().filter_map(|(node, ..)| self.rack.graph.brick_at(*node));
+        bricks.filter(|brick| brick.role() == need.role && brick.takes_more()).map(Brick::free).sum()
     }
 
     /// What there is within `class`, as far away as new circuits reach, and what the compute brick has circuits to.
