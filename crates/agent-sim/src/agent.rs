@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use rackmem_api::agent::{
-    Access, AgentApi, Attachment, AttachmentView, Console, DomainAttach, ElasticBounds, ElasticView,
-    HostView, LogQuery, ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
+    Access, AgentApi, Attachment, AttachmentSet, AttachmentView, Console, DomainAttach, ElasticBounds,
+    ElasticView, HostView, LogQuery, ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
 };
 use rackmem_api::change::Change;
 use rackmem_api::event::{self, Event, EventId};
@@ -320,6 +320,15 @@ impl AgentApi for SimAgent {
 
     async fn attachment_delete(&self, change: Change, id: AttachmentId) -> Result<Operation, Problem> {
         self.accept(change, Command::AttachmentDelete(id))
+    }
+
+    async fn vm_attachments_set(
+        &self,
+        change: Change,
+        name: VmName,
+        set: AttachmentSet,
+    ) -> Result<Operation, Problem> {
+        self.accept(change, Command::Attachments { name, from: Vec::new(), to: set.attachments })
     }
 
     async fn vm_attachment_add(

@@ -15,8 +15,10 @@ use futures_util::stream::BoxStream;
 use rackmem_api::Problem;
 use rackmem_api::agent::Attachment;
 use rackmem_api::problem::ProblemType;
-use rackmem_control::{Access, Client, ControlError, DetachReport, TargetStats};
-use rackmem_types::{Bytes, ServerAddress};
+use rackmem_control::{
+    Access, Client, ControlError, DetachReport, LendReport, Lending, LentSegment, TargetStats,
+};
+use rackmem_types::{Bytes, PAGE_SIZE, ServerAddress};
 use rustix::fs::MemfdFlags;
 use tokio::process::Command;
 use tokio::sync::mpsc;
@@ -134,6 +136,16 @@ impl Pagers {
         self.ask(pid, move |client| client.limit_set(limit)).await
     }
 
+    /// Lets `pid` use exactly the far memory in `far` from now on; `None` if there is no pager.
+    pub(crate) async fn lend(&self, pid: u32, far: &Far) -> Result<Option<LendReport>, Problem> {
+        let lending = far.lending();
+        match self.ask_raw(pid, |client| client.lend(lending)).await {
+            Ok(report) => Ok(Some(report)),
+            Err(ControlError::NotAttached(_)) => Ok(None),
+            Err(error) => Err(problem(&error)),
+        }
+    }
+
     /// Brings all memory of `pid` home and ends its pager. Nothing happens if there is none.
     pub(crate) async fn detach(&self, pid: u32) -> Result<Option<DetachReport>, Problem> {
         let told = self.ask_raw(pid, |client| client.detach()).await;
@@ -187,6 +199,24 @@ impl Pagers {
         asked.unwrap_or_else(|error| {
             Err(ControlError::Broken { pid, source: std::io::Error::other(error.to_string()) })
         })
+    }
+}
+
+impl Far {
+    /// The same, but for the local limit, as a pager that runs is told.
+    fn lending(&self) -> Lending {
+        let lent = |entry: &Attachment| {
+            let (range, size) = (entry.range(), entry.size());
+            Some(LentSegment {
+                server: entry.server.clone(),
+                segment: entry.segment?.0,
+                token: entry.token?.0,
+                first: range.start / PAGE_SIZE as u64,
+                pages: size.pages(),
+            })
+        };
+        let segments = self.given.iter().filter_map(lent).collect();
+        Lending { servers: self.servers.clone(), segments, far_max: self.far_max }
     }
 }
 

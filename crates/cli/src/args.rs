@@ -7,8 +7,8 @@ use rackmem_uapi::inherited::signal_reset;
 use rustix::process::Signal;
 
 use crate::{
-    agent, attach, controller, detach, doctor, held, limit, manual, memory_server, pager, pki, pool, ps,
-    rack, run, segment, top, vm, watch,
+    agent, attach, controller, detach, doctor, held, lend, limit, manual, memory_server, pager, pki, pool,
+    ps, rack, run, segment, top, vm, watch,
 };
 
 /// Far memory for any process: programs use the memory of other machines as if it were their own.
@@ -26,6 +26,7 @@ pub(crate) enum Command {
     Attach(attach::Arguments),
     Detach(detach::Arguments),
     Limit(limit::Arguments),
+    Lend(lend::Arguments),
     Ps(ps::Arguments),
     Top(top::Arguments),
     Watch(watch::Arguments),
@@ -65,6 +66,7 @@ impl Command {
             Self::Pager(arguments) => pager::run(&arguments),
             Self::Detach(arguments) => printing(|| detach::run(&arguments)),
             Self::Limit(arguments) => printing(|| limit::run(&arguments)),
+            Self::Lend(arguments) => printing(|| lend::run(&arguments)),
             Self::Ps(arguments) => printing(|| ps::run(&arguments)),
             Self::Top(arguments) => top::run(&arguments),
             Self::Watch(arguments) => printing(|| watch::run(&arguments)),
@@ -140,6 +142,8 @@ mod tests {
         check("rackmem attach x --memory-server a:1 --local 8MiB", ErrorKind::ValueValidation);
         check("rackmem attach 0 --memory-server a:1 --local 8MiB", ErrorKind::ValueValidation);
         check("rackmem limit 5 0", ErrorKind::ValueValidation);
+        check("rackmem lend 5", ErrorKind::MissingRequiredArgument);
+        check("rackmem lend 5 --memory-server a:1 --far-max 0", ErrorKind::ValueValidation);
         check("rackmem watch 5 xyz", ErrorKind::ValueValidation);
         check("rackmem memory-server --size 1GiB", ErrorKind::MissingRequiredArgument);
         check("rackmem memory-server --size 1GiB --listen 7070", ErrorKind::ValueValidation);

@@ -11,6 +11,7 @@ mod doctor;
 mod facts;
 mod held;
 mod join;
+mod lend;
 mod limit;
 mod logging;
 mod manual;

@@ -78,11 +78,8 @@ pub(crate) struct FarOptions {
 impl FarOptions {
     /// The same options for a process with another working directory.
     pub(crate) fn absolute(mut self) -> anyhow::Result<Self> {
-        for address in &mut self.memory_servers {
-            if let ServerAddress::Unix(path) | ServerAddress::Shm(path) = address {
-                *path = absolute(path)?;
-            }
-        }
+        self.memory_servers =
+            self.memory_servers.into_iter().map(absolute_server).collect::<anyhow::Result<_>>()?;
         let files = [
             &mut self.segments,
             &mut self.token_file,
@@ -131,6 +128,14 @@ impl FarOptions {
     }
 }
 
+/// The same server for a process with another working directory.
+pub(crate) fn absolute_server(mut address: ServerAddress) -> anyhow::Result<ServerAddress> {
+    if let ServerAddress::Unix(path) | ServerAddress::Shm(path) = &mut address {
+        *path = absolute(path)?;
+    }
+    Ok(address)
+}
+
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("cannot make the path {} absolute", path.display()))
 }
@@ -152,7 +157,7 @@ pub(crate) fn parse_limit(text: &str) -> Result<Bytes, String> {
     Ok(limit)
 }
 
-fn parse_whole_pages(text: &str) -> Result<Bytes, String> {
+pub(crate) fn parse_whole_pages(text: &str) -> Result<Bytes, String> {
     let size: Bytes = text.parse().map_err(|error: rackmem_types::ParseBytesError| error.to_string())?;
     if size == Bytes(0) {
         return Err("0 is no memory at all; take what the program needs often, for example 256MiB".to_owned());

@@ -9,7 +9,7 @@ use rackmem_types::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::line::{ANSWER_BYTES_MAX, Answer, Line, Request, read_line, write_line};
-use crate::{Access, ControlError, DetachReport, TargetStats, directory};
+use crate::{Access, ControlError, DetachReport, LendReport, Lending, TargetStats, directory};
 
 /// A pager reads its counters in microseconds; one that takes this long is stuck, and `ps` should go on without it.
 const STATS_MAX: Duration = Duration::from_secs(2);
@@ -55,6 +55,11 @@ impl Client {
     /// Brings everything home; returns when the target is free, however much has to come for that.
     pub fn detach(&mut self) -> Result<DetachReport, ControlError> {
         self.ask(Request::Detach, None)
+    }
+
+    /// Lets the target use exactly this far memory from now on; returns when new memory servers have answered.
+    pub fn lend(&mut self, lending: Lending) -> Result<LendReport, ControlError> {
+        self.ask(Request::Lend { lending }, None)
     }
 
     /// Watches the page at `address`. The accesses end when the target does.

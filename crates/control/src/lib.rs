@@ -9,12 +9,14 @@
 mod client;
 mod directory;
 mod error;
+mod lend;
 mod line;
 mod server;
 
 pub use client::{Accesses, Client};
 pub use directory::{directory, prepare, targets, targets_in};
 pub use error::ControlError;
+pub use lend::{LendReport, Lending, LentSegment};
 pub use line::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
 pub use server::Server;
 
@@ -132,4 +134,6 @@ pub trait Handler: Send + Sync {
     /// Reports each access to the page at `address` until `report` answers `false`, which it also
     /// does, when asked with `None` from time to time, once the asker has gone.
     fn watch(&self, address: u64, report: &mut dyn FnMut(Option<Access>) -> bool) -> Result<(), String>;
+    /// Lets the live target use exactly this far memory from now on.
+    fn lend(&self, lending: Lending) -> Result<LendReport, String>;
 }

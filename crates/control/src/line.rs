@@ -7,20 +7,23 @@ use std::io::{self, BufRead, Read, Write};
 use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Longest request. The longest real one is a watch with a 20-digit address, well below 100 bytes.
-pub const REQUEST_BYTES_MAX: usize = 4096;
+use crate::Lending;
+
+/// Longest request: what is lent in a thousand segments, at some 150 bytes each. All others are below 100 bytes.
+pub const REQUEST_BYTES_MAX: usize = 256 << 10;
 
 /// Longest answer: the statistics of a target with a thousand memory servers and long warnings are below it.
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// What can be asked of a pager.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Request {
     Stats,
     LimitSet { limit: Bytes },
     Detach,
     Watch { address: u64 },
+    Lend { lending: Lending },
 }
 
 /// One line down: a watch gives many, everything else exactly one.
@@ -67,6 +70,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Request, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LentSegment;
     use proptest::prelude::*;
 
     #[test]
@@ -81,7 +85,7 @@ mod tests {
 
     #[test]
     fn requests_have_one_spelling() {
-        let check = |request, text: &str| {
+        let check = |request: Request, text: &str| {
             assert_eq!(serde_json::to_string(&request).unwrap(), text);
             assert_eq!(parse(text.as_bytes()), Ok(request));
         };
@@ -89,6 +93,13 @@ mod tests {
         check(Request::LimitSet { limit: Bytes(4096) }, r#"{"ask":"limit_set","limit":4096}"#);
         check(Request::Detach, r#"{"ask":"detach"}"#);
         check(Request::Watch { address: 140_000 }, r#"{"ask":"watch","address":140000}"#);
+        let server: rackmem_types::ServerAddress = "a:1".parse().unwrap();
+        let segment = LentSegment { server: server.clone(), segment: 7, token: [1; 16], first: 0, pages: 9 };
+        let lending = Lending { servers: vec![server], segments: vec![segment], far_max: None };
+        check(
+            Request::Lend { lending },
+            r#"{"ask":"lend","lending":{"servers":["a:1"],"segments":[{"server":"a:1","segment":7,"token":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"first":0,"pages":9}],"far_max":null}}"#,
+        );
     }
 
     #[test]

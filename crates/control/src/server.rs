@@ -174,6 +174,7 @@ impl Connection {
                 Line::Text(text) => match parse(&text) {
                     Ok(Request::Stats) => self.answer(|| Ok(handler.stats()))?,
                     Ok(Request::LimitSet { limit }) => self.answer(|| handler.limit_set(limit))?,
+                    Ok(Request::Lend { lending }) => self.answer(|| handler.lend(lending))?,
                     Ok(Request::Detach) => self.answer(|| handler.detach())?,
                     Ok(Request::Watch { address }) => return self.watch(handler, address),
                     Err(sentence) => self.refuse(&sentence)?,

@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rackmem_control::{
-    Access, Client, ControlError, DetachReport, Handler, REQUEST_BYTES_MAX, Server, TargetStats, targets_in,
+    Access, Client, ControlError, DetachReport, Handler, LendReport, Lending, REQUEST_BYTES_MAX, Server,
+    TargetStats, targets_in,
 };
 use rackmem_types::Bytes;
 
@@ -55,6 +56,14 @@ impl Handler for Counter {
         self.watches.fetch_sub(1, Ordering::SeqCst);
         Ok(())
     }
+
+    fn lend(&self, lending: Lending) -> Result<LendReport, String> {
+        match lending.servers.len() {
+            0 => Err("no memory server was given".to_owned()),
+            1 => Ok(LendReport::InUse("segment 7 is in use".to_owned())),
+            _ => Ok(LendReport::InForce),
+        }
+    }
 }
 
 struct Setup {
@@ -97,6 +106,13 @@ fn questions_are_answered_in_order_on_one_connection() {
     let refused = client.limit_set(Bytes(0)).unwrap_err();
     assert_eq!(refused.to_string(), "a limit of 0 leaves the program no memory");
     assert_eq!(client.stats().unwrap().faults, 2, "a refusal leaves the connection usable");
+    let mut lend = |servers: &[&str]| {
+        let servers = servers.iter().map(|server| server.parse().unwrap()).collect();
+        client.lend(Lending { servers, ..Lending::default() })
+    };
+    assert!(lend(&[]).is_err());
+    assert_eq!(lend(&["a:1"]).unwrap(), LendReport::InUse("segment 7 is in use".to_owned()));
+    assert_eq!(lend(&["a:1", "b:1"]).unwrap(), LendReport::InForce);
 }
 
 #[test]

@@ -136,7 +136,7 @@ impl RackHands {
             Step::AcceleratorBind { .. } | Step::AcceleratorUnbind { .. } => Ok(()),
             Step::Attach { brick, segments } => self.agents.present(order, brick, segments).await,
             Step::Detach { brick, segments } => self.agents.take_back(order, brick, segments).await,
-            Step::Migrate { brick, from, .. } => self.agents.unused(order, brick, from).await,
+            Step::Migrate { brick, from, to } => self.agents.migrate(order, brick, from, to).await,
         }
     }
 }

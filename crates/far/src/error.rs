@@ -84,6 +84,11 @@ pub enum FarError {
         "segment {segment:016x} on the memory server '{address}' ends at page {pages}, and pages up to {end} were given"
     )]
     SegmentTooSmall { address: ServerAddress, segment: u64, pages: u64, end: u64 },
+    /// Pages may lie on what is to go.
+    #[error(
+        "segment {segment:016x} on the memory server '{address}' is in use: its pages have to come home before it can go or change"
+    )]
+    InUse { address: ServerAddress, segment: u64 },
     /// It was restarted.
     #[error("the memory server '{address}' was restarted and has lost what it held; start the program again")]
     Restarted { address: ServerAddress },

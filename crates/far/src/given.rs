@@ -2,34 +2,22 @@
 //! reserved, and emptied before and after. Who made them destroys them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use rackmem_types::ServerAddress;
 use rackmem_wire::OwnerToken;
 
-use crate::config::{FarConfig, GivenSegment};
+use crate::config::GivenSegment;
 use crate::error::FarError;
 use crate::memory::Shared;
 use crate::resume::ExtentRecord;
 use crate::server::{Part, Server};
 
-impl FarConfig {
-    /// All servers that are spoken to: those that lend, and those that have a segment that was given.
-    pub(crate) fn addresses(&self) -> Vec<ServerAddress> {
-        let mut addresses = self.servers.clone();
-        for given in &self.given {
-            if !addresses.contains(&given.server) {
-                addresses.push(given.server.clone());
-            }
-        }
-        addresses
-    }
-}
-
 /// Empties all that was given: a former owner may have left pages there, with versions that ours would lose against.
-pub(crate) fn empty(given: &[GivenSegment], servers: &[Server]) -> Result<(), FarError> {
+pub(crate) fn empty(given: &[GivenSegment], servers: &[Arc<Server>]) -> Result<(), FarError> {
     for GivenSegment { server, segment, owner, first, pages } in given {
         let part = Part { segment: *segment, owner: OwnerToken(*owner), first: *first, pages: *pages };
-        if let Some(server) = servers.iter().find(|one| one.dialer.address == *server) {
+        let lives = |one: &&Arc<Server>| one.dialer.address == *server && !one.is_lost();
+        if let Some(server) = servers.iter().find(lives) {
             server.segment_empty(&part)?;
         }
     }
@@ -37,10 +25,10 @@ pub(crate) fn empty(given: &[GivenSegment], servers: &[Server]) -> Result<(), Fa
 }
 
 /// What is left of `given`, the next one last, once `records` are in use: pieces are taken from the front.
-pub(crate) fn left(given: &[GivenSegment], records: &[&ExtentRecord]) -> Vec<GivenSegment> {
+pub(crate) fn left(given: &[GivenSegment], records: &[ExtentRecord]) -> Vec<GivenSegment> {
     let rest = |given: &GivenSegment| {
         let end = given.first.saturating_add(given.pages);
-        let is_of = |record: &&&ExtentRecord| {
+        let is_of = |record: &&ExtentRecord| {
             record.given
                 && record.server == given.server
                 && record.segment == given.segment
@@ -58,18 +46,19 @@ impl Shared {
     pub(crate) fn take_given(
         &self,
         given: &mut Vec<GivenSegment>,
+        servers: &[Arc<Server>],
         start: u32,
         wanted: u32,
     ) -> Option<Result<Range<u32>, FarError>> {
         let mut failure = None;
         for index in (0..given.len()).rev() {
             let one = &mut given[index];
-            let lives = |server: &Server| server.dialer.address == one.server && !server.is_lost();
-            let Some(server) = self.servers.iter().position(lives) else { continue };
+            let lives = |server: &Arc<Server>| server.dialer.address == one.server && !server.is_lost();
+            let Some(server) = servers.iter().position(lives) else { continue };
             let pages = one.pages.min(wanted.into()) as u32;
             let record = ExtentRecord {
                 server: one.server.clone(),
-                epoch: self.servers[server].epoch,
+                epoch: servers[server].epoch,
                 segment: one.segment,
                 owner: one.owner,
                 start,
@@ -77,7 +66,7 @@ impl Shared {
                 first: one.first,
                 given: true,
             };
-            match self.servers[server].segment_resume(server, &record) {
+            match servers[server].segment_resume(server, &record) {
                 Ok(extent) => {
                     one.first += u64::from(pages);
                     one.pages -= u64::from(pages);
@@ -95,6 +84,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use rackmem_types::ServerAddress;
+
     use super::*;
 
     #[test]
@@ -119,10 +110,9 @@ mod tests {
         };
         let all = [given(1, 0, 100), given(1, 200, 100), given(2, 0, 10)];
         let records = [used(1, 0, 60), used(1, 60, 40), used(1, 200, 30)];
-        let records: Vec<_> = records.iter().collect();
         assert_eq!(left(&all, &records), [given(2, 0, 10), given(1, 230, 70)]);
         // A segment of ours may have the same number on a server that was restarted.
         let own = ExtentRecord { given: false, ..used(2, 0, 10) };
-        assert_eq!(left(&all[2..], &[&own]), [given(2, 0, 10)]);
+        assert_eq!(left(&all[2..], &[own]), [given(2, 0, 10)]);
     }
 }

@@ -30,7 +30,9 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection to one server.
 pub(crate) struct Link {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) server: usize,
+    /// Its place in the table.
+    server: usize,
+    host: Arc<Server>,
     bell: Arc<Bell>,
     state: State,
     pub(crate) flights: Flights,
@@ -81,21 +83,54 @@ enum Done {
 }
 
 impl Link {
-    pub(crate) fn new(shared: Arc<Shared>, server: usize, bell: Arc<Bell>) -> Result<Self, FarError> {
-        let host = &shared.servers[server];
+    /// Dials the server, which `table` has at the place `server`, and waits for the connection.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        table: &Table,
+        server: usize,
+        bell: Arc<Bell>,
+    ) -> Result<Self, FarError> {
+        let host = table.servers[server].clone();
         let state = if host.is_lost() {
             State::Lost
         } else {
             let (session, welcome) = host.dialer.dial(DIAL_TIMEOUT)?;
             if welcome.epoch != host.epoch {
                 let error = FarError::Restarted { address: host.address() };
-                shared.lose(server, &error.to_string());
+                shared.lose(&host, &error.to_string());
                 return Err(error);
             }
             State::Up(session.into_stream().map_err(|error| host.dialer.explain(error, DIAL_TIMEOUT))?)
         };
-        Ok(Self {
+        Ok(Self::in_state(state, shared, (server, host), bell))
+    }
+
+    /// Dials the server without waiting for it: what is asked until it answers waits, as it does after a cut.
+    pub(crate) fn joining(shared: Arc<Shared>, table: &Table, server: usize, bell: Arc<Bell>) -> Self {
+        let host = table.servers[server].clone();
+        if host.is_lost() {
+            return Self::in_state(State::Lost, shared, (server, host), bell);
+        }
+        let (now, why) = (Instant::now(), "it is being dialled");
+        host.note_broken(why);
+        let attempts = Reconnect::start(&shared, &host, &bell, now + shared.config.lost_after, why);
+        let state = State::Reconnecting(attempts);
+        let mut link = Self::in_state(state, shared, (server, host), bell);
+        link.broken_since = Some(now);
+        // There was no socket whose end anybody could have missed.
+        link.absence = Absence::Seen;
+        link
+    }
+
+    fn in_state(
+        state: State,
+        shared: Arc<Shared>,
+        (server, host): (usize, Arc<Server>),
+        bell: Arc<Bell>,
+    ) -> Self {
+        Self {
             server,
+            host,
             bell,
             state,
             flights: Flights::new(),
@@ -115,11 +150,11 @@ impl Link {
             lost_reported: false,
             absence: Absence::Unseen,
             shared,
-        })
+        }
     }
 
     pub(crate) fn host(&self) -> &Server {
-        &self.shared.servers[self.server]
+        &self.host
     }
 
     pub(crate) fn read(&mut self, table: &Table, extent: usize, requests: &[ReadRequest], now: Instant) {
@@ -273,7 +308,7 @@ impl Link {
         {
             match result {
                 Ok(stream) => self.come_back(table, stream, now),
-                Err(reason) => self.shared.lose(self.server, &reason),
+                Err(reason) => self.shared.lose(&self.host, &reason),
             }
         }
         if matches!(self.state, State::Up(_)) {
@@ -310,7 +345,7 @@ impl Link {
     /// Sends what waits, as far as the socket takes it.
     fn pump(&mut self, now: Instant) {
         let State::Up(stream) = &mut self.state else { return };
-        let in_flight_max = self.shared.servers[self.server].in_flight_max;
+        let in_flight_max = self.host.in_flight_max;
         let mut result = stream.flush();
         while result.is_ok()
             && let Some(&index) = self.flights.unsent.front()
@@ -395,7 +430,7 @@ impl Link {
     /// What trouble means for the connection.
     fn suffer(&mut self, trouble: Trouble, now: Instant) {
         let reason = match trouble {
-            Trouble::Lost(reason) => return self.shared.lose(self.server, &reason),
+            Trouble::Lost(reason) => return self.shared.lose(&self.host, &reason),
             Trouble::Broken(reason) => reason,
         };
         if !matches!(self.state, State::Up(_)) {
@@ -404,7 +439,7 @@ impl Link {
         let deadline = *self.broken_since.get_or_insert(now) + self.shared.config.lost_after;
         tracing::warn!(server = %self.host().dialer.address, reason, "connection to memory server broken");
         self.host().note_broken(&reason);
-        let attempts = Reconnect::start(&self.shared, self.server, &self.bell, deadline, &reason);
+        let attempts = Reconnect::start(&self.shared, &self.host, &self.bell, deadline, &reason);
         if let State::Up(stream) = std::mem::replace(&mut self.state, State::Reconnecting(attempts)) {
             stream.abort();
         }
@@ -492,7 +527,7 @@ impl Link {
                 Done::Write { tag, slot, result: Ok(()) } => {
                     let place = table.rmc.entry(slot).map(|extent| &table.extents[extent]);
                     let fresh = place.is_some_and(|place| place.note_stored(slot));
-                    self.shared.servers[self.server].note_used(fresh.into(), 0);
+                    self.host.note_used(fresh.into(), 0);
                     sink(Event::Stored { tag, slot });
                 }
             }

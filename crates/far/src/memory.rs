@@ -2,7 +2,7 @@
 //!
 //! `FarMemory` reserves and frees, on control connections and with patience. It never moves a page; ports do.
 //!
-//! One lock guards the table. Ports read it only when the generation says that it has changed, so nobody waits for it
+//! One lock guards the table, and with it the list of servers, which only gets longer. Ports read it only when the generation says that it has changed, so nobody waits for it
 //! while pages move. No other lock is taken while it is held; growing has a lock of its own around the whole
 //! conversation with a server.
 
@@ -14,11 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use rackmem_wire::{LEASE_MAX_MS, NAME_BYTES_MAX};
 use rustix::event::EventfdFlags;
 
-use crate::config::{FarConfig, GivenSegment};
+use crate::config::FarConfig;
 use crate::dial::Dialer;
 use crate::error::FarError;
 use crate::event::ServerStatus;
 use crate::given;
+use crate::lend::{Lending, Lent};
 use crate::port::Port;
 use crate::rmc::Rmc;
 use crate::server::{Extent, Server};
@@ -35,57 +36,53 @@ pub struct FarMemory {
 /// What handles and ports have in common.
 pub(crate) struct Shared {
     pub(crate) config: FarConfig,
-    pub(crate) servers: Vec<Server>,
-    /// Changes with every extent.
+    /// Changes with every extent and every server.
     pub(crate) generation: AtomicU64,
     table: Mutex<Table>,
-    /// Held by who grows. What is left of the segments that were given, the next one last.
-    growing: Mutex<Vec<GivenSegment>>,
+    /// Held by who grows.
+    pub(crate) lent: Mutex<Lent>,
     /// The server that the next extent is asked of first.
     rotation: AtomicUsize,
     bells: Mutex<Vec<Weak<Bell>>>,
 }
 
-/// The RMC table and, in the same order, the extents behind its entries.
+/// The RMC table and, in the same order, the extents behind its entries; and the servers, which both count from 0.
 #[derive(Clone, Default)]
 pub(crate) struct Table {
     pub(crate) rmc: Rmc,
     pub(crate) extents: Vec<Arc<Extent>>,
+    pub(crate) servers: Vec<Arc<Server>>,
 }
 
 impl FarMemory {
     /// Dials every server, agrees on a version and proves who we are; nothing is reserved yet. Segments that were given are
     /// seen to be there, and emptied.
     pub fn connect(config: FarConfig) -> Result<Self, FarError> {
-        let addresses = config.addresses();
+        let addresses = Lending::of(&config).addresses();
         if addresses.is_empty() {
             return Err(FarError::NoServers);
         }
         let connect = |address: &rackmem_types::ServerAddress| {
             Server::connect(Dialer::new(address.clone(), &config.credentials)?)
         };
-        let servers: Vec<Server> = addresses.iter().map(connect).collect::<Result<_, _>>()?;
+        let servers: Vec<Arc<Server>> =
+            addresses.iter().map(|address| connect(address).map(Arc::new)).collect::<Result<_, _>>()?;
         given::empty(&config.given, &servers)?;
-        let left = config.given.iter().rev().cloned().collect();
-        Ok(Self::new(config, servers, Table::default(), left))
+        Ok(Self::new(config, Table { servers, ..Table::default() }))
     }
 
-    pub(crate) fn new(
-        mut config: FarConfig,
-        servers: Vec<Server>,
-        table: Table,
-        given: Vec<GivenSegment>,
-    ) -> Self {
+    /// What is left of the segments that were given is what no extent of `table` has in use.
+    pub(crate) fn new(mut config: FarConfig, table: Table) -> Self {
         let prefix = config.name.floor_char_boundary(NAME_BYTES_MAX - NAME_SUFFIX_BYTES);
         config.name.truncate(prefix);
         config.extent_pages = config.extent_pages.max(1);
         config.lease = config.lease.min(std::time::Duration::from_millis(LEASE_MAX_MS));
+        let lent = Lent::new(Lending::of(&config), &table.records());
         let shared = Shared {
             config,
-            servers,
             generation: AtomicU64::new(0),
             table: Mutex::new(table),
-            growing: Mutex::new(given),
+            lent: Mutex::new(lent),
             rotation: AtomicUsize::new(0),
             bells: Mutex::default(),
         };
@@ -102,27 +99,31 @@ impl FarMemory {
     /// conversation with a server; an error is one that all servers without room do not explain.
     pub fn grow(&self) -> Result<Option<Range<u32>>, FarError> {
         let shared = &self.shared;
-        let mut given = shared.growing.lock().unwrap_or_else(PoisonError::into_inner);
-        let reserved = shared.table().rmc.entries().last().map_or(0, |entry| entry.end);
-        let limit = shared.config.capacity_pages.unwrap_or(u32::MAX).saturating_sub(reserved);
-        let wanted = shared.config.extent_pages.min(limit);
+        let mut lent = shared.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let Table { rmc, extents, servers } = shared.table().clone();
+        let start = rmc.entries().last().map_or(0, |entry| entry.end);
+        // What a lost server had is nothing that could be used.
+        let held = extents.iter().filter(|extent| !servers[extent.server].is_lost());
+        let reserved = held.map(|extent| extent.pages).sum();
+        let limit = lent.all.capacity_pages.unwrap_or(u32::MAX).saturating_sub(reserved);
+        let wanted = shared.config.extent_pages.min(limit).min(u32::MAX - start);
         if wanted == 0 {
             return Ok(None);
         }
         let mut failure = None;
-        match shared.take_given(&mut given, reserved, wanted) {
+        match shared.take_given(&mut lent.left, &servers, start, wanted) {
             Some(Ok(slots)) => return Ok(Some(slots)),
             Some(Err(error)) => failure = Some(error),
             None => {}
         }
         let mut roomiest = None;
         let first = shared.rotation.load(Ordering::Relaxed);
-        for step in 0..shared.servers.len() {
-            let server = (first + step) % shared.servers.len();
-            if shared.servers[server].is_lost() || !shared.lends(server) {
+        for step in 0..servers.len() {
+            let server = (first + step) % servers.len();
+            if servers[server].is_lost() || !lent.all.servers.contains(&servers[server].dialer.address) {
                 continue;
             }
-            match shared.reserve(server, reserved, wanted) {
+            match shared.reserve(&servers, server, start, wanted) {
                 Ok(slots) => return Ok(Some(slots)),
                 Err(FarError::Full { free_pages, .. }) => {
                     roomiest = roomiest.max(Some((free_pages.min(u64::from(wanted)) as u32, server)));
@@ -131,7 +132,7 @@ impl FarMemory {
             }
         }
         if let Some((pages @ 1.., server)) = roomiest {
-            match shared.reserve(server, reserved, pages) {
+            match shared.reserve(&servers, server, start, pages) {
                 Ok(slots) => return Ok(Some(slots)),
                 Err(FarError::Full { .. }) => {}
                 Err(error) => failure = Some(error),
@@ -142,28 +143,27 @@ impl FarMemory {
 
     /// What is known of each server.
     pub fn servers(&self) -> Vec<ServerStatus> {
-        let status = |server: &Server| ServerStatus {
+        let status = |server: &Arc<Server>| ServerStatus {
             address: server.address(),
             reserved_pages: server.reserved.load(Ordering::Relaxed),
             used_pages: server.used.load(Ordering::Relaxed),
             state: server.state(),
         };
-        self.shared.servers.iter().map(status).collect()
+        self.shared.table().servers.iter().map(status).collect()
     }
 
     /// The slots on servers that are lost.
     pub fn lost(&self) -> Vec<Range<u32>> {
-        let servers = self.shared.servers.iter().enumerate().filter(|(_, server)| server.is_lost());
         let table = self.shared.table();
+        let servers = table.servers.iter().enumerate().filter(|(_, server)| server.is_lost());
         servers.flat_map(|(index, _)| table.rmc.ranges(index).collect::<Vec<_>>()).collect()
     }
 
     /// Frees every segment on every server that can be reached, and empties those that were given. Ports must not be used afterwards.
     pub fn destroy(&self) {
-        let extents = self.shared.table().extents.clone();
-        for (index, server) in self.shared.servers.iter().enumerate().filter(|(_, server)| !server.is_lost())
-        {
-            for extent in extents.iter().filter(|extent| extent.server == index) {
+        let table = self.shared.table().clone();
+        for (index, server) in table.servers.iter().enumerate().filter(|(_, server)| !server.is_lost()) {
+            for extent in table.extents.iter().filter(|extent| extent.server == index) {
                 let freed = if extent.given {
                     server.segment_empty(&extent.part())
                 } else {
@@ -185,6 +185,12 @@ impl Shared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A copy of the table, and of which generation it is at least.
+    pub(crate) fn table_now(&self) -> (Table, u64) {
+        let table = self.table();
+        (table.clone(), self.generation.load(Ordering::Acquire))
+    }
+
     /// A port's descriptor that is to be rung when a server is lost.
     pub(crate) fn add_bell(&self, bell: &Arc<Bell>) {
         let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
@@ -193,11 +199,16 @@ impl Shared {
     }
 
     /// Declares a server lost, for all ports.
-    pub(crate) fn lose(&self, server: usize, reason: &str) {
-        if !self.servers[server].lose(reason) {
+    pub(crate) fn lose(&self, server: &Server, reason: &str) {
+        if !server.lose(reason) {
             return;
         }
-        tracing::error!(server = %self.servers[server].dialer.address, reason, "memory server lost");
+        tracing::error!(server = %server.dialer.address, reason, "memory server lost");
+        self.ring();
+    }
+
+    /// Wakes all ports.
+    pub(crate) fn ring(&self) {
         for bell in self.bells.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if let Some(bell) = bell.upgrade() {
                 bell.ring();
@@ -205,17 +216,30 @@ impl Shared {
         }
     }
 
-    /// Whether new segments are asked of the server: one that only has a segment that was given lends no other.
-    fn lends(&self, server: usize) -> bool {
-        self.config.servers.contains(&self.servers[server].dialer.address)
-    }
-
-    fn reserve(&self, server: usize, start: u32, pages: u32) -> Result<Range<u32>, FarError> {
+    fn reserve(
+        &self,
+        servers: &[Arc<Server>],
+        server: usize,
+        start: u32,
+        pages: u32,
+    ) -> Result<Range<u32>, FarError> {
         let number = self.table().extents.len();
         let name = format!("{}.{number}", self.config.name);
-        let extent = self.servers[server].segment_create(server, &name, (start, pages), self.config.lease)?;
-        self.rotation.store((server + 1) % self.servers.len(), Ordering::Relaxed);
+        let extent = servers[server].segment_create(server, &name, (start, pages), self.config.lease)?;
+        self.rotation.store((server + 1) % servers.len(), Ordering::Relaxed);
         Ok(self.add(extent))
+    }
+
+    /// Puts servers behind all others; ports dial them when they look next, which is now.
+    pub(crate) fn join(&self, servers: Vec<Arc<Server>>) {
+        if servers.is_empty() {
+            return;
+        }
+        let mut table = self.table();
+        table.servers.extend(servers);
+        self.generation.fetch_add(1, Ordering::Release);
+        drop(table);
+        self.ring();
     }
 
     /// Puts an extent behind all others; its slots.

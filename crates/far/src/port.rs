@@ -37,24 +37,23 @@ pub struct Port {
 
 impl Port {
     pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, FarError> {
-        let failed = |reason| FarError::Io { address: shared.servers[0].address(), reason };
+        let (table, generation) = shared.table_now();
+        let failed = |reason| FarError::Io { address: table.servers[0].address(), reason };
         let bell = Arc::new(Bell::new().map_err(failed)?);
         shared.add_bell(&bell);
-        let links = (0..shared.servers.len())
-            .map(|server| Link::new(shared.clone(), server, bell.clone()))
+        let links = (0..table.servers.len())
+            .map(|server| Link::new(shared.clone(), &table, server, bell.clone()))
             .collect::<Result<_, _>>()?;
-        let mut port = Self {
-            generation: u64::MAX,
-            table: Table::default(),
+        Ok(Self {
+            generation,
+            table,
             links,
             bell,
             nowhere: Vec::new(),
             fds_version: 0,
             used_at: Instant::now(),
             shared,
-        };
-        port.refresh();
-        Ok(port)
+        })
     }
 
     /// Asks for pages: one frame for each segment touched (and each 32 pages), sent at once as far as the sockets take
@@ -188,8 +187,11 @@ impl Port {
     fn refresh(&mut self) {
         let generation = self.shared.generation.load(Ordering::Acquire);
         if generation != self.generation {
-            self.table = self.shared.table().clone();
-            self.generation = generation;
+            (self.table, self.generation) = self.shared.table_now();
+            for server in self.links.len()..self.table.servers.len() {
+                let link = Link::joining(self.shared.clone(), &self.table, server, self.bell.clone());
+                self.links.push(link);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::FarError;
 use crate::memory::{Bell, Shared};
+use crate::server::Server;
 use crate::stream::Stream;
 
 /// The first pause between two attempts; it doubles up to [`PAUSE_MAX`].
@@ -29,15 +30,16 @@ impl Reconnect {
     /// Starts to dial until `deadline`. Rings `bell` when there is a result.
     pub(crate) fn start(
         shared: &Arc<Shared>,
-        server: usize,
+        server: &Arc<Server>,
         bell: &Arc<Bell>,
         deadline: Instant,
         why: &str,
     ) -> Self {
         let (sender, result) = mpsc::channel();
-        let (shared, bell, why) = (shared.clone(), Arc::downgrade(bell), why.to_owned());
+        let (shared, server, bell) = (shared.clone(), server.clone(), Arc::downgrade(bell));
+        let why = why.to_owned();
         let attempts = move || {
-            let outcome = dial(&shared, server, &bell, deadline, &why);
+            let outcome = dial(&shared, &server, &bell, deadline, &why);
             let _ = sender.send(outcome);
             if let Some(bell) = bell.upgrade() {
                 bell.ring();
@@ -64,12 +66,11 @@ impl Reconnect {
 
 fn dial(
     shared: &Shared,
-    index: usize,
+    server: &Server,
     bell: &Weak<Bell>,
     deadline: Instant,
     why: &str,
 ) -> Result<Stream, String> {
-    let server = &shared.servers[index];
     let attempt_max = shared.config.lost_after / ATTEMPTS_MIN;
     let mut pause = PAUSE_MIN;
     let mut last = why.to_owned();

@@ -4,6 +4,7 @@
 //! restarted or cannot be reached, a lease that is over) is on a lost server from the beginning: it is reported as lost like
 //! that of a server that is lost later, never as absent.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use rackmem_types::{ServerAddress, Slot};
 use crate::config::FarConfig;
 use crate::dial::Dialer;
 use crate::error::FarError;
-use crate::given;
+use crate::lend::Lending;
 use crate::memory::{FarMemory, Table};
 use crate::rmc::NetPort;
 use crate::server::{Extent, Server};
@@ -42,12 +43,11 @@ pub struct ExtentRecord {
     pub given: bool,
 }
 
-impl FarMemory {
+impl Table {
     /// All extents, in the order of their slots.
-    pub fn extents(&self) -> Vec<ExtentRecord> {
-        let table = self.shared.table();
-        let record = |(entry, extent): (&NetPort, &std::sync::Arc<Extent>)| {
-            let server = &self.shared.servers[extent.server];
+    pub(crate) fn records(&self) -> Vec<ExtentRecord> {
+        let record = |(entry, extent): (&NetPort, &Arc<Extent>)| {
+            let server = &self.servers[extent.server];
             ExtentRecord {
                 server: server.address(),
                 epoch: server.epoch,
@@ -59,13 +59,20 @@ impl FarMemory {
                 given: extent.given,
             }
         };
-        table.rmc.entries().iter().zip(&table.extents).map(record).collect()
+        self.rmc.entries().iter().zip(&self.extents).map(record).collect()
+    }
+}
+
+impl FarMemory {
+    /// All extents, in the order of their slots.
+    pub fn extents(&self) -> Vec<ExtentRecord> {
+        self.shared.table().records()
     }
 
     /// As [`FarMemory::connect`], with the extents that another client left. Servers are waited for as long as a lost connection
     /// would be; fails only if none can be used, or the credentials are wrong. [`FarMemory::lost`] tells what is lost.
     pub fn resume(config: FarConfig, records: &[ExtentRecord]) -> Result<Self, FarError> {
-        let mut addresses = config.addresses();
+        let mut addresses = Lending::of(&config).addresses();
         addresses.extend(records.iter().map(|record| record.server.clone()));
         let mut known = Vec::new();
         addresses.retain(|address| {
@@ -80,7 +87,7 @@ impl FarMemory {
         for address in addresses {
             let dialer = Dialer::new(address, &config.credentials)?;
             match reach(&dialer, patience) {
-                Ok(server) => servers.push(server),
+                Ok(server) => servers.push(Arc::new(server)),
                 Err(error) if is_passing(&error) => failures.push((dialer.address, error)),
                 Err(error) => return Err(error),
             }
@@ -90,7 +97,6 @@ impl FarMemory {
         }
         let mut records: Vec<&ExtentRecord> = records.iter().collect();
         records.sort_by_key(|record| record.start);
-        let left = given::left(&config.given, &records);
         let mut table = Table::default();
         for record in records {
             let extent = match open(&servers, record, &failures) {
@@ -101,10 +107,11 @@ impl FarMemory {
                 }
             };
             if table.rmc.add(extent.entry()).is_ok() {
-                table.extents.push(std::sync::Arc::new(extent));
+                table.extents.push(Arc::new(extent));
             }
         }
-        Ok(Self::new(config, servers, table, left))
+        table.servers = servers;
+        Ok(Self::new(config, table))
     }
 
     /// These slots have content, stored by another client.
@@ -113,7 +120,7 @@ impl FarMemory {
         for slot in slots {
             let Some(extent) = table.rmc.entry(slot).map(|index| &table.extents[index]) else { continue };
             if extent.note_stored(slot) {
-                self.shared.servers[extent.server].used.fetch_add(1, Ordering::Relaxed);
+                table.servers[extent.server].used.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -141,7 +148,7 @@ fn reach(dialer: &Dialer, patience: Instant) -> Result<Server, FarError> {
 }
 
 fn open(
-    servers: &[Server],
+    servers: &[Arc<Server>],
     record: &ExtentRecord,
     failures: &[(ServerAddress, FarError)],
 ) -> Result<Extent, String> {
@@ -157,11 +164,12 @@ fn open(
 }
 
 /// The lost server for what was on `dialer`'s.
-fn ghost(servers: &mut Vec<Server>, dialer: Dialer, epoch: u64, reason: &str) -> usize {
-    let same =
-        |server: &Server| server.is_lost() && server.address() == dialer.address && server.epoch == epoch;
+fn ghost(servers: &mut Vec<Arc<Server>>, dialer: Dialer, epoch: u64, reason: &str) -> usize {
+    let same = |server: &Arc<Server>| {
+        server.is_lost() && server.address() == dialer.address && server.epoch == epoch
+    };
     servers.iter().position(same).unwrap_or_else(|| {
-        servers.push(Server::lost(dialer, epoch, reason));
+        servers.push(Arc::new(Server::lost(dialer, epoch, reason)));
         servers.len() - 1
     })
 }

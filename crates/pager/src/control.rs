@@ -1,4 +1,4 @@
-//! Answers the command line: statistics, the limit, detach and watch.
+//! Answers the command line: statistics, the limit, what far memory there is, detach and watch.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -7,8 +7,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use rackmem_control::{Access, DetachReport, Handler, Latency, ServerStats, TargetStats};
-use rackmem_far::FarMemory;
+use rackmem_control::{
+    Access, DetachReport, Handler, Latency, LendReport, Lending, LentSegment, ServerStats, TargetStats,
+};
+use rackmem_far::{FarError, FarMemory, GivenSegment};
 use rackmem_types::Bytes;
 
 use crate::watch::Watched;
@@ -27,6 +29,7 @@ type Answer<T> = SyncSender<T>;
 enum Question {
     Stats(Answer<TargetStats>),
     Limit(Bytes, Answer<Result<(), String>>),
+    Lend(Lending, Answer<Result<LendReport, String>>),
     Detach(Answer<Result<DetachReport, String>>),
     WatchBegin(u64, Answer<Result<(), String>>),
     WatchTake(Answer<Vec<Access>>),
@@ -89,6 +92,10 @@ impl Control {
                 Ok(Question::Stats(answer)) => drop(answer.send(self.stats(shared))),
                 Ok(Question::Limit(limit, answer)) => {
                     scope.spawn(move || drop(answer.send(limit_set(shared, limit))));
+                }
+                Ok(Question::Lend(lending, answer)) => {
+                    let far = self.far.clone();
+                    scope.spawn(move || drop(answer.send(lend(shared, &far, lending))));
                 }
                 Ok(Question::Detach(answer)) => {
                     scope.spawn(move || drop(answer.send(detach::detach(shared))));
@@ -179,6 +186,30 @@ fn limit_set(shared: &Shared, limit: Bytes) -> Result<(), String> {
     }
 }
 
+/// Who waits for far memory is told at once that there is some.
+fn lend(shared: &Shared, far: &FarMemory, lending: Lending) -> Result<LendReport, String> {
+    let Lending { servers, segments, far_max } = lending;
+    let given = |lent: LentSegment| {
+        let LentSegment { server, segment, token, first, pages } = lent;
+        GivenSegment { server, segment, owner: token, first, pages }
+    };
+    let lending = rackmem_far::Lending {
+        servers,
+        given: segments.into_iter().map(given).collect(),
+        // More than all slots there are is no limit.
+        capacity_pages: far_max.and_then(|far_max| u32::try_from(far_max.pages()).ok()),
+    };
+    match far.lend(lending) {
+        Ok(()) => {
+            shared.lock().far_full = false;
+            shared.evict.notify_one();
+            Ok(LendReport::InForce)
+        }
+        Err(error @ FarError::InUse { .. }) => Ok(LendReport::InUse(error.to_string())),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn watch_begin(shared: &Shared, address: u64) -> Result<(), String> {
     let mut core = shared.lock();
     if core.watched.is_some() {
@@ -219,6 +250,10 @@ impl Handler for Desk {
 
     fn limit_set(&self, limit: Bytes) -> Result<(), String> {
         self.ask(|answer| Question::Limit(limit, answer)).unwrap_or_else(|| Err(GONE.to_owned()))
+    }
+
+    fn lend(&self, lending: Lending) -> Result<LendReport, String> {
+        self.ask(|answer| Question::Lend(lending, answer)).unwrap_or_else(|| Err(GONE.to_owned()))
     }
 
     fn detach(&self) -> Result<DetachReport, String> {

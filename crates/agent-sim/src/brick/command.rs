@@ -23,6 +23,12 @@ pub(crate) enum Command {
     Elastic(VmName, Option<ElasticBounds>),
     Attach(VmName, AttachmentId),
     Detach(VmName, AttachmentId),
+    /// What it has, which is filled in when it is accepted, and what it will have.
+    Attachments {
+        name: VmName,
+        from: Vec<AttachmentId>,
+        to: Vec<AttachmentId>,
+    },
     DomainAttach(String, DomainAttach),
     DomainDetach(VmName),
     AttachmentCreate(Attachment),
@@ -43,6 +49,7 @@ impl Command {
             Self::Elastic(..) => kind::VM_ELASTIC,
             Self::Attach(..) => kind::VM_ATTACH,
             Self::Detach(..) => kind::VM_DETACH,
+            Self::Attachments { .. } => kind::VM_ATTACHMENTS,
             Self::DomainAttach(..) => kind::DOMAIN_ATTACH,
             Self::DomainDetach(_) => kind::DOMAIN_DETACH,
             Self::AttachmentCreate(_) => kind::ATTACHMENT_CREATE,
@@ -57,18 +64,27 @@ impl Command {
             Self::Delete(name) | Self::Start(name) | Self::Stop(name) | Self::Pause(name) => Some(name),
             Self::Resume(name) | Self::Resize(name, _) | Self::Elastic(name, _) => Some(name),
             Self::Attach(name, _) | Self::Detach(name, _) | Self::DomainDetach(name) => Some(name),
+            Self::Attachments { name, .. } => Some(name),
             // Its name is given when it is accepted.
             Self::DomainAttach(_, request) => request.name.as_ref(),
             Self::AttachmentCreate(_) | Self::AttachmentDelete(_) => None,
         }
     }
 
-    /// The attachment that it changes the owner of, or makes or removes.
-    pub(super) const fn attachment(&self) -> Option<&AttachmentId> {
+    /// The one attachment that it changes the owner of, or makes or removes.
+    const fn attachment(&self) -> Option<&AttachmentId> {
         match self {
             Self::AttachmentCreate(Attachment { id, .. }) | Self::AttachmentDelete(id) => Some(id),
             Self::Attach(_, id) | Self::Detach(_, id) => Some(id),
             _ => None,
+        }
+    }
+
+    /// Whether it changes the owner of this attachment, or makes or removes it.
+    pub(super) fn changes(&self, id: &AttachmentId) -> bool {
+        match self {
+            Self::Attachments { from, to, .. } => from.contains(id) != to.contains(id),
+            _ => self.attachment() == Some(id),
         }
     }
 
@@ -109,6 +125,12 @@ impl Brick {
                 self.check_free(name, id)?;
             }
             Command::Detach(name, id) => self.check_detach(name, id)?,
+            Command::Attachments { name, to, .. } => {
+                for id in to {
+                    self.check_free(name, id)?;
+                }
+                self.check_capacity(name, self.vm(name)?.promised, to)?;
+            }
             Command::DomainAttach(domain, request) => self.check_domain(domain, request)?,
             Command::DomainDetach(name) => {
                 if self.vm(name)?.origin == Origin::Created {
@@ -131,7 +153,14 @@ impl Brick {
     }
 
     fn resolved(&self, command: Command) -> Result<Command, Problem> {
-        let Command::DomainAttach(domain, mut request) = command else { return Ok(command) };
+        let (domain, mut request) = match command {
+            Command::DomainAttach(domain, request) => (domain, request),
+            Command::Attachments { name, to, .. } => {
+                let from = self.vm(&name)?.attachments.clone();
+                return Ok(Command::Attachments { name, from, to });
+            }
+            command => return Ok(command),
+        };
         let found = self.domain(&domain).ok_or_else(|| Problem::not_found("domain", &domain))?;
         if request.name.is_none() {
             // A process id is always a name.

@@ -32,6 +32,7 @@ impl Brick {
             Command::Delete(_) => &["turn off", "give memory back"],
             Command::Attach(..) => &["connect to the memory server"],
             Command::Detach(..) => &["move pages elsewhere", "disconnect from the memory server"],
+            Command::Attachments { .. } => &["connect to the memory servers", "move pages elsewhere"],
             Command::DomainAttach(..) => &["find the process", "start the pager"],
             Command::DomainDetach(_) => &["bring all pages home"],
             Command::AttachmentCreate(entry) if self.attachments.contains_key(&entry.id) => &[],
@@ -81,6 +82,7 @@ impl Brick {
             }),
             // From now on its pages need another place, and nobody else may promise that.
             Command::Detach(name, id) => self.change(name, |vm| vm.attachments.retain(|other| other != id)),
+            Command::Attachments { name, to, .. } => self.change(name, |vm| vm.attachments.clone_from(to)),
             Command::DomainAttach(domain, request) => {
                 let (Some(found), Some(name)) = (self.domain(domain).cloned(), request.name.clone()) else {
                     return;
@@ -144,7 +146,8 @@ impl Brick {
             Command::AttachmentDelete(id) => {
                 self.attachments.remove(id);
             }
-            Command::Detach(..) | Command::DomainAttach(..) | Command::AttachmentCreate(_) => {}
+            Command::Detach(..) | Command::Attachments { .. } => {}
+            Command::DomainAttach(..) | Command::AttachmentCreate(_) => {}
         }
         None
     }

@@ -60,7 +60,7 @@ impl Operations {
     }
 
     pub(crate) fn changing_attachment(&self, id: &AttachmentId) -> Option<&Operation> {
-        self.changing(|command| command.attachment() == Some(id))
+        self.changing(|command| command.changes(id))
     }
 
     fn changing(&self, which: impl Fn(&Command) -> bool) -> Option<&Operation> {

@@ -88,6 +88,9 @@ fn command() -> impl Strategy<Value = Command> {
         1 => id().prop_map(Command::AttachmentDelete),
         2 => (name(), id()).prop_map(|(name, id)| Command::Attach(name, id)),
         2 => (name(), id()).prop_map(|(name, id)| Command::Detach(name, id)),
+        2 => (name(), prop::collection::btree_set(id(), 0..3)).prop_map(|(name, to)| {
+            Command::Attachments { name, from: Vec::new(), to: to.into_iter().collect() }
+        }),
     ]
 }
 

@@ -6,7 +6,6 @@ use rackmem_api::{AttachmentId, Change, Operation, Problem, VmName};
 
 use super::Agent;
 use super::changes::whole;
-use crate::host;
 use crate::operation::OnFailure;
 use crate::problem::{from_store, wrong_state};
 use crate::servers;
@@ -86,7 +85,7 @@ impl Agent {
         if !to.contains(&row.entry) {
             to.push(row.entry);
         }
-        let mut work = self.reattached(&record, from, to).await?;
+        let mut work = Self::reattached(&record, from, to);
         work.when_undone = vec![Effect::AttachmentGive(id.clone(), None)];
         let effects = [Effect::AttachmentGive(id.clone(), Some(name.clone()))];
         self.engine.begin(change, kind::VM_ATTACH, name.as_str(), work, &effects).await
@@ -105,9 +104,32 @@ impl Agent {
         }
         let from = self.entries(&record).await?;
         let to = from.iter().filter(|entry| entry.id != *id).cloned().collect();
-        let mut work = self.reattached(&record, from, to).await?;
+        let mut work = Self::reattached(&record, from, to);
         work.when_done = vec![Effect::AttachmentGive(id.clone(), None)];
         self.engine.begin(change, kind::VM_DETACH, name.as_str(), work, &[]).await
+    }
+
+    /// All that it gets belongs to it from the beginning; what it loses, until the end.
+    pub(super) async fn exchange(
+        &self,
+        change: &Change,
+        name: &VmName,
+        ids: &[AttachmentId],
+    ) -> Result<Operation, Problem> {
+        let record = self.load(name).await?;
+        let from = self.entries(&record).await?;
+        let mut to = Vec::new();
+        for id in ids {
+            to.push(self.ground.store.attachment(id).await.map_err(from_store)?.entry);
+        }
+        let owned = |entries: &[Attachment], others: &[Attachment], owner: Option<&VmName>| {
+            let only = entries.iter().filter(|entry| others.iter().all(|other| other.id != entry.id));
+            only.map(|entry| Effect::AttachmentGive(entry.id.clone(), owner.cloned())).collect::<Vec<_>>()
+        };
+        let got = owned(&to, &from, Some(name));
+        let (when_done, when_undone) = (owned(&from, &to, None), owned(&to, &from, None));
+        let work = Work { when_done, when_undone, ..Self::reattached(&record, from, to) };
+        self.engine.begin(change, kind::VM_ATTACHMENTS, name.as_str(), work, &got).await
     }
 
     async fn entries(&self, record: &VmRecord) -> Result<Vec<Attachment>, Problem> {
@@ -118,27 +140,10 @@ impl Agent {
         Ok(entries)
     }
 
-    /// A pager keeps the servers that it was started with: a VM that runs brings its memory home and is attached anew.
-    async fn reattached(
-        &self,
-        record: &VmRecord,
-        from: Vec<Attachment>,
-        to: Vec<Attachment>,
-    ) -> Result<Work, Problem> {
-        let change = Step::Attachments { from, to };
-        let Some(process) = record.alive().filter(|_| record.spec.local.is_some()) else {
-            return Ok(whole(record.name(), vec![change]));
-        };
-        let far = self.ground.pagers.stats(process.pid).await.map_or(0, |stats| stats.far.0);
-        let available = host::memory().available;
-        if far > available.0 {
-            let detail = format!(
-                "'{}' has {} far and would have to bring it home, and this brick has {available} free: stop it first",
-                record.name(),
-                rackmem_types::Bytes(far)
-            );
-            return Err(Problem::new(ProblemType::Capacity, detail));
-        }
-        Ok(whole(record.name(), vec![Step::BringHome, change, Step::AttachFar]))
+    /// A pager that runs goes on with other attachments.
+    fn reattached(record: &VmRecord, from: Vec<Attachment>, to: Vec<Attachment>) -> Work {
+        let is_far = record.alive().is_some() && record.spec.local.is_some();
+        let change = if is_far { Step::Lend { from, to } } else { Step::Attachments { from, to } };
+        whole(record.name(), vec![change])
     }
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use rackmem_api::agent::{
-    Access, AgentApi, Attachment, AttachmentView, Console, DomainAttach, ElasticBounds, ElasticView,
-    HostView, LogQuery, ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
+    Access, AgentApi, Attachment, AttachmentSet, AttachmentView, Console, DomainAttach, ElasticBounds,
+    ElasticView, HostView, LogQuery, ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
 };
 use rackmem_api::operation::{OperationFilter, WaitQuery};
 use rackmem_api::problem::ProblemType;
@@ -209,6 +209,18 @@ impl AgentApi for Agent {
             return Ok(operation);
         }
         self.detach(&change, &id).await
+    }
+
+    async fn vm_attachments_set(
+        &self,
+        change: Change,
+        name: VmName,
+        set: AttachmentSet,
+    ) -> Result<Operation, Problem> {
+        if let Some(operation) = self.admit(&change).await? {
+            return Ok(operation);
+        }
+        self.exchange(&change, &name, &set.attachments).await
     }
 
     async fn vm_attachment_add(

@@ -5,12 +5,15 @@ use std::time::Duration;
 use rackmem_api::Problem;
 use rackmem_api::agent::Attachment;
 use rackmem_api::problem::ProblemType;
+use rackmem_control::LendReport;
 use rackmem_types::Bytes;
 use tokio::time::{Instant, sleep};
 
 use super::Note;
 use super::life::change;
 use crate::ground::Ground;
+use crate::host;
+use crate::problem::from_store;
 use crate::vm::VmRecord;
 
 /// A pager whose target has ended destroys its segments and ends; a server that does not answer holds it up so long.
@@ -103,6 +106,45 @@ pub(super) async fn attachments(
         }
     })
     .await
+}
+
+/// The VM's attachments become `entries`. Its pager goes on with them, and the guest notices nothing, unless pages may lie on
+/// what goes: then all its memory comes home first, and it is attached anew.
+pub(super) async fn lend(ground: &Ground, vm: &VmRecord, entries: &[Attachment]) -> Result<Note, Problem> {
+    // First, for a successor of a pager that dies just now is told what the VM is to have.
+    attachments(ground, vm, entries).await?;
+    let vm = &ground.store.vm(vm.name()).await.map_err(from_store)?;
+    let Some(far) = ground.far(vm).await? else { return Ok(None) };
+    // One that has ended meanwhile begins with what it has now.
+    let Some(process) = vm.alive() else { return Ok(None) };
+    let mut report = ground.pagers.lend(process.pid, &far).await?;
+    if report.is_none() {
+        // It died, or a try before this one had all memory brought home.
+        ground.pagers.attach(process.pid, &far).await?;
+        report = ground.pagers.lend(process.pid, &far).await?;
+    }
+    match report {
+        Some(LendReport::InForce) => Ok(None),
+        Some(LendReport::InUse(_)) => {
+            room_at_home(ground, vm, process.pid).await?;
+            let home = bring_home(ground, vm).await?;
+            attach(ground, vm).await.map(|note| note.or(home))
+        }
+        None => Err(ended(vm)),
+    }
+}
+
+async fn room_at_home(ground: &Ground, vm: &VmRecord, pid: u32) -> Result<(), Problem> {
+    let far = ground.pagers.stats(pid).await.map_or(Bytes(0), |stats| stats.far);
+    let available = host::memory().available;
+    if far <= available {
+        return Ok(());
+    }
+    let detail = format!(
+        "'{}' has {far} far and would have to bring it home, and this brick has {available} free: stop it first",
+        vm.name()
+    );
+    Err(Problem::new(ProblemType::Capacity, detail))
 }
 
 fn ended(vm: &VmRecord) -> Problem {

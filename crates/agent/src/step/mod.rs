@@ -99,6 +99,13 @@ pub(crate) enum Step {
         /// What it will have.
         to: Vec<Attachment>,
     },
+    /// The attachments of a VM that runs change: its pager goes on with others.
+    Lend {
+        /// What it has.
+        from: Vec<Attachment>,
+        /// What it will have.
+        to: Vec<Attachment>,
+    },
     /// All of the VM's memory comes home, and its pager ends.
     BringHome,
     /// A memory server is greeted.
@@ -112,7 +119,7 @@ impl Step {
     /// Whether a cancel may end it half way. What it leaves is found when it is taken back.
     pub(crate) fn is_interruptible(&self) -> bool {
         // A pager that is being started cannot be told from the outside to stop.
-        !matches!(self, Self::AttachFar | Self::BringHome | Self::StartQemu)
+        !matches!(self, Self::AttachFar | Self::BringHome | Self::Lend { .. } | Self::StartQemu)
     }
 
     /// Does it.
@@ -137,6 +144,7 @@ impl Step {
             Self::LocalLimit { to, .. } => far::limit(ground, vm, *to).await,
             Self::Elastic { to, .. } => life::elastic(ground, vm, *to).await,
             Self::Attachments { to, .. } => far::attachments(ground, vm, to).await,
+            Self::Lend { to, .. } => far::lend(ground, vm, to).await,
             Self::BringHome => far::bring_home(ground, vm).await,
             Self::Greet(_) => Ok(None),
         }
@@ -162,6 +170,7 @@ impl Step {
             Self::LocalLimit { from, .. } => far::limit(ground, vm, *from).await,
             Self::Elastic { from, .. } => life::elastic(ground, vm, *from).await,
             Self::Attachments { from, .. } => far::attachments(ground, vm, from).await,
+            Self::Lend { from, .. } => far::lend(ground, vm, from).await,
             Self::BringHome => far::attach(ground, vm).await,
             Self::Greet(_) | Self::AwaitPager | Self::RemoveFiles => Ok(None),
         }
@@ -193,6 +202,7 @@ impl fmt::Display for Step {
             Self::Elastic { to: Some(to), .. } => write!(f, "follow the guest from {} to {}", to.min, to.max),
             Self::Elastic { to: None, .. } => write!(f, "stop to follow the guest"),
             Self::Attachments { .. } => write!(f, "configure the attachments"),
+            Self::Lend { .. } => write!(f, "change what far memory the pager uses"),
             Self::BringHome => write!(f, "bring all memory home"),
             Self::Greet(server) => write!(f, "greet the memory server {server}"),
         }

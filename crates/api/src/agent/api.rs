@@ -7,8 +7,8 @@ use futures_util::stream::BoxStream;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Access, Attachment, AttachmentView, DomainAttach, ElasticBounds, ElasticView, HostView, LogQuery,
-    ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
+    Access, Attachment, AttachmentSet, AttachmentView, DomainAttach, ElasticBounds, ElasticView, HostView,
+    LogQuery, ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
 };
 use crate::change::Change;
 use crate::event::{Event, EventId};
@@ -169,6 +169,15 @@ pub trait AgentApi: Send + Sync + 'static {
         &self,
         change: Change,
         id: AttachmentId,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Logical attach of several at once: a machine has exactly these physical attachments from now on. What those hold that it has
+    /// no more goes elsewhere first.
+    fn vm_attachments_set(
+        &self,
+        change: Change,
+        name: VmName,
+        set: AttachmentSet,
     ) -> impl Future<Output = Result<Operation, Problem>> + Send;
 
     /// Logical attach: gives a physical attachment to a machine.

@@ -46,6 +46,27 @@ pub struct Attachment {
     pub class: LatencyClass,
 }
 
+/// The physical attachments of a machine, as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttachmentSet {
+    /// Their ids, in the order in which they are used.
+    pub attachments: Vec<AttachmentId>,
+}
+
+impl AttachmentSet {
+    /// Whether it makes sense by itself.
+    pub fn check(&self) -> Result<(), Problem> {
+        for (place, id) in self.attachments.iter().enumerate() {
+            if self.attachments[..place].contains(id) {
+                let detail = format!("attachment '{id}' is named twice: name each once");
+                return Err(Problem::new(ProblemType::Invalid, detail));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Attachment {
     /// Size of the range.
     pub fn size(&self) -> Bytes {

@@ -7,8 +7,8 @@ use reqwest::Method;
 use serde::Serialize;
 
 use super::{
-    Access, Attachment, AttachmentView, Console, DomainAttach, ElasticBounds, ElasticView, HostView,
-    LogQuery, ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
+    Access, Attachment, AttachmentSet, AttachmentView, Console, DomainAttach, ElasticBounds, ElasticView,
+    HostView, LogQuery, ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
 };
 use crate::client::{ChangeOptions, Endpoint, HttpClient};
 use crate::error::ApiError;
@@ -189,6 +189,15 @@ impl AgentClient {
     /// Physical detach.
     pub async fn attachment_delete(&self, id: &AttachmentId) -> Result<Operation, ApiError> {
         self.change(Method::DELETE, &format!("/v1/attachments/{id}"), NONE).await
+    }
+
+    /// Logical attach of several at once.
+    pub async fn vm_attachments_set(
+        &self,
+        name: &VmName,
+        set: &AttachmentSet,
+    ) -> Result<Operation, ApiError> {
+        self.change(Method::PUT, &format!("/v1/vms/{name}/attachments"), Some(set)).await
     }
 
     /// Logical attach.

@@ -19,7 +19,7 @@ mod segment;
 mod vm;
 
 pub use api::{AgentApi, Console, ConsoleIo};
-pub use attachment::{Attachment, AttachmentState, AttachmentView};
+pub use attachment::{Attachment, AttachmentSet, AttachmentState, AttachmentView};
 pub use client::AgentClient;
 pub use elastic::{ElasticBounds, ElasticDecision, ElasticView, GuestMemory};
 pub use host::{HostMemory, HostView, NumaNode, Power, PowerSource, Pressure, Stall};

@@ -30,6 +30,8 @@ pub mod kind {
     pub const VM_ATTACH: &str = "vm.attach";
     /// A machine gives a physical attachment back.
     pub const VM_DETACH: &str = "vm.detach";
+    /// A machine gets other physical attachments.
+    pub const VM_ATTACHMENTS: &str = "vm.attachments";
     /// A domain that somebody else started gets far memory.
     pub const DOMAIN_ATTACH: &str = "domain.attach";
     /// A domain that somebody else started gets all its memory back.

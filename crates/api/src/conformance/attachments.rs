@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use rackmem_types::Bytes;
 
 use super::{Failure, Subject, ensure, refused, told};
-use crate::agent::{Attachment, AttachmentState};
+use crate::agent::{Attachment, AttachmentSet, AttachmentState};
+use crate::name::AttachmentId;
 use crate::problem::ProblemType;
 
 pub(super) async fn physical_and_logical_attach(subject: &Subject) -> Result<(), Failure> {
@@ -57,6 +58,16 @@ pub(super) async fn physical_and_logical_attach(subject: &Subject) -> Result<(),
     let owner = client.attachment_show(id).await.map_err(told)?.vm;
     ensure(owner.as_ref() == Some(&spec.name), || format!("{owner:?}"))?;
     refused(client.attachment_delete(id).await, ProblemType::InUse)?;
+    // Of several at once: the same again, one that is not there, none, and it is free.
+    let set = |ids: &[&AttachmentId]| AttachmentSet { attachments: ids.iter().copied().cloned().collect() };
+    subject.done(&client, client.vm_attachments_set(&spec.name, &set(&[id])).await).await?;
+    let unknown = "not-there".parse().map_err(|error: crate::NameError| error.to_string())?;
+    refused(client.vm_attachments_set(&spec.name, &set(&[id, &unknown])).await, ProblemType::NotFound)?;
+    refused(client.vm_attachments_set(&spec.name, &set(&[id, id])).await, ProblemType::Invalid)?;
+    subject.done(&client, client.vm_attachments_set(&spec.name, &set(&[])).await).await?;
+    let owner = client.attachment_show(id).await.map_err(told)?.vm;
+    ensure(owner.is_none(), || format!("{owner:?}"))?;
+    subject.done(&client, client.vm_attachment_add(&spec.name, id).await).await?;
     subject.done(&client, client.vm_attachment_remove(&spec.name, id).await).await?;
     subject.gone(&client, &spec.name).await?;
     subject.done(&client, client.attachment_delete(id).await).await?;

@@ -6,7 +6,9 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rackmem_control::{Access, DetachReport, Handler, Latency, Server, ServerStats, TargetStats};
+use rackmem_control::{
+    Access, DetachReport, Handler, Latency, LendReport, Lending, Server, ServerStats, TargetStats,
+};
 use rackmem_types::Bytes;
 
 pub(crate) const PID: u32 = 4242;
@@ -54,6 +56,14 @@ impl Handler for Target {
         report(Some(Access { at_us: 1_500_000, thread: PID, address, write: false }));
         report(Some(Access { at_us: 2_000_000, thread: PID, address: address + 8, write: true }));
         Err("the page is no longer mapped".to_owned())
+    }
+
+    fn lend(&self, lending: Lending) -> Result<LendReport, String> {
+        Ok(if lending.servers.is_empty() {
+            LendReport::InUse("segment 7 on the memory server '10.0.0.7:7070' is in use".to_owned())
+        } else {
+            LendReport::InForce
+        })
     }
 }
 

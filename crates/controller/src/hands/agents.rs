@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use rackmem_api::agent::{AgentClient, Attachment, AttachmentState, AttachmentView, SegmentToken};
+use rackmem_api::agent::{
+    AgentClient, Attachment, AttachmentSet, AttachmentState, AttachmentView, SegmentToken,
+};
 use rackmem_api::operation::WaitQuery;
 use rackmem_api::problem::ProblemType;
 use rackmem_api::serve::TlsFiles;
@@ -118,24 +120,28 @@ impl Agents {
         Ok(())
     }
 
-    /// Refuses to move what a machine uses; what none uses has no pages.
-    pub(super) async fn unused(
+    /// Gives the machines that have the entries `from` the entries `to` instead: their pages go there while they run. What no
+    /// machine has holds no pages. Whatever comes of it, an agent leaves a machine with all of the one or all of the other.
+    pub(super) async fn migrate(
         &self,
         order: &Order,
         brick: &Name,
-        segments: &[SegmentId],
+        from: &[SegmentId],
+        to: &[SegmentId],
     ) -> Result<(), Problem> {
         let client = self.of(order, brick)?;
-        for segment in segments {
-            let id = id(*segment)?;
-            if let Some(vm) = client.attachment_show(&id).await.map_err(told)?.vm {
-                let detail = format!(
-                    "'{vm}' on '{brick}' has pages behind '{id}', and agents cannot move them yet: take the attachment from it first"
-                );
-                return Err(Problem::new(ProblemType::Unsupported, detail));
-            }
+        let ids = |segments: &[SegmentId]| segments.iter().map(|one| id(*one)).collect::<Result<Vec<_>, _>>();
+        let (from, to) = (ids(from)?, ids(to)?);
+        // All of them are of one reservation, and so of one machine.
+        let mut owner = None;
+        for id in &from {
+            owner = owner.or(client.attachment_show(id).await.map_err(told)?.vm);
         }
-        Ok(())
+        let Some(vm) = owner else { return Ok(()) };
+        let mut attachments = client.vm_show(&vm).await.map_err(told)?.attachments;
+        attachments.retain(|id| !from.contains(id) && !to.contains(id));
+        attachments.extend(to);
+        ended(&client, client.vm_attachments_set(&vm, &AttachmentSet { attachments }).await).await
     }
 
     /// What an agent's table has of ours.

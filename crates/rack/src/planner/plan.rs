@@ -218,7 +218,7 @@ pub enum Step {
         /// The segments.
         segments: Vec<SegmentId>,
     },
-    /// Move all pages of some segments to others, while the virtual machine runs.
+    /// Move all pages of some segments to others, while the virtual machine runs. It is undone by moving them back.
     Migrate {
         /// The compute brick.
         brick: Name,

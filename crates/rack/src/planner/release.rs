@@ -69,12 +69,12 @@ impl Plan {
     pub fn undoable_until(&self) -> usize {
         match self.purpose {
             Purpose::Reserve(_) | Purpose::Grow => self.steps.len(),
-            // Once pages have moved, the newer copy is at the new place.
+            // What comes behind it takes away the place where the pages were.
             Purpose::Move => self
                 .steps
                 .iter()
                 .position(|step| matches!(step, Step::Migrate { .. }))
-                .unwrap_or(self.steps.len()),
+                .map_or(self.steps.len(), |at| at + 1),
             Purpose::Shrink | Purpose::Release => 0,
         }
     }
@@ -132,6 +132,7 @@ impl Ours<'_> {
                 Step::AcceleratorUnbind { brick, accelerator, slots }
             }
             Step::Attach { brick, segments } => Step::Detach { brick, segments },
+            Step::Migrate { brick, from, to } => Step::Migrate { brick, from: to, to: from },
             _ => return None,
         })
     }

@@ -5,7 +5,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::declare;
 use super::served::Served;
-use crate::agent::{AgentApi, Attachment, AttachmentView};
+use crate::agent::{AgentApi, Attachment, AttachmentSet, AttachmentView};
 use crate::answer::{Accepted, ChangeAnswers};
 use crate::change::ChangeHeaders;
 use crate::extract::{Changing, InPath, Nothing};
@@ -14,7 +14,7 @@ use crate::problem::Problem;
 
 pub(super) fn routes<T: AgentApi>() -> OpenApiRouter {
     let router = declare!(OpenApiRouter::default(), T: attachment_list, attachment_show);
-    declare!(router, T: attachment_create, attachment_delete, vm_attachment_add, vm_attachment_remove)
+    declare!(router, T: attachment_create, attachment_delete, vm_attachments_set, vm_attachment_add, vm_attachment_remove)
 }
 
 /// All physical attachments, by address.
@@ -72,6 +72,22 @@ async fn attachment_delete<T: AgentApi>(
     Changing { change, body: Nothing {} }: Changing<Nothing>,
 ) -> Result<Accepted, Problem> {
     agent.attachment_delete(change, id).await.map(Accepted)
+}
+
+/// Gives a machine exactly these physical attachments; what the others held goes elsewhere first.
+#[utoipa::path(
+    put, path = "/v1/vms/{name}/attachments", tag = "attachments", operation_id = "vm_attachments_set",
+    params(("name" = VmName, Path, description = "The machine."), ChangeHeaders),
+    request_body = AttachmentSet,
+    responses(ChangeAnswers),
+)]
+async fn vm_attachments_set<T: AgentApi>(
+    Served(agent): Served<T>,
+    InPath(name): InPath<VmName>,
+    Changing { change, body }: Changing<AttachmentSet>,
+) -> Result<Accepted, Problem> {
+    body.check()?;
+    agent.vm_attachments_set(change, name, body).await.map(Accepted)
 }
 
 /// Logical attach: gives a physical attachment to a machine.
