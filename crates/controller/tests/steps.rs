@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Bricks, change, ended, gib, register, settled, start, who};
-use rackmem_api::controller::ControllerApi;
+use rackmem_api::controller::{ControllerApi, DrainRequest};
 use rackmem_api::{LatencyClass, OperationState};
 use tempfile::tempdir;
 
@@ -49,6 +49,47 @@ async fn each_step_that_fails_is_undone() {
         assert!(reserve.error.unwrap().detail.contains("told to fail"));
         assert_eq!(bricks.held(), 0, "step {fails_at}");
         assert!(controller.reservation_list(who()).await.unwrap().is_empty());
+    }
+}
+
+/// The pages of a reservation move to another brick, or stay where they are.
+#[tokio::test]
+async fn a_drain_moves_pages_or_leaves_them() {
+    const STEPS: usize = 7;
+    for (twice, fails_at) in (0..=STEPS).map(|step| (false, step)).chain([(true, 0), (true, 4)]) {
+        let (state, bricks) = (tempdir().unwrap(), Arc::new(Bricks { twice, ..Bricks::default() }));
+        let controller = start(state.path(), &bricks, None).await;
+        register(&controller).await;
+        let change = change(&controller).await;
+        let reserve =
+            controller.reservation_create(change.clone(), who(), gib(1, LatencyClass::Rack)).await.unwrap();
+        assert_eq!(ended(&controller, &reserve).await.state, OperationState::Done);
+        let id: u64 = reserve.target.parse().unwrap();
+        let before = controller.reservation_show(who(), id).await.unwrap();
+        let brick = before.mappings[0].segment.brick.clone();
+        if fails_at > 0 {
+            bricks.fail_after(fails_at);
+        }
+        let request = DrainRequest { draining: true };
+        let drain = controller.brick_drain(change.clone(), brick.clone(), request).await.unwrap();
+        let drain = ended(&controller, &drain).await;
+        let when = format!("step {fails_at}, twice: {twice}: {drain:?}");
+        let after = controller.reservation_show(who(), id).await.unwrap();
+        assert_eq!(bricks.held(), HELD, "{when}");
+        // Once the pages have moved, what is left is done however often it fails.
+        if (1..=4).contains(&fails_at) {
+            assert_eq!(drain.state, OperationState::Failed, "{when}");
+            assert_eq!(after.mappings, before.mappings, "{when}");
+        } else {
+            assert_eq!(drain.state, OperationState::Done, "{when}");
+            assert!(after.mappings.iter().all(|mapping| mapping.segment.brick != brick), "{when}");
+        }
+        let lie: Vec<_> = bricks.pages.lock().unwrap().iter().map(ToString::to_string).collect();
+        let reserved: Vec<_> = after.mappings.iter().map(|mapping| mapping.segment.id.clone()).collect();
+        assert_eq!((lie, bricks.lost.lock().unwrap().len()), (reserved, 0), "{when}");
+        let release = controller.reservation_release(change, who(), id).await.unwrap();
+        assert_eq!(ended(&controller, &release).await.state, OperationState::Done);
+        assert_eq!((bricks.held(), bricks.lost.lock().unwrap().len()), (0, 0), "{when}");
     }
 }
 

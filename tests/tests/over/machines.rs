@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use guest_probe::ProbeClient;
 use rackmem_types::Bytes;
 use serde_json::Value;
 
@@ -44,10 +45,12 @@ fn root_qemu_a_machine_lives_over_the_rack_and_leaves_nothing() {
     probe.check().unwrap();
     rack.start();
     assert_eq!(rack.machine("web1")["machine"]["state"], "running");
-    // It grows: memory is reserved first, and the guest gets it.
+    // It grows: memory is reserved first, and the guest gets it. Its pager goes on, so nothing had to come home.
+    let pager = rack.pager("c2");
     assert_eq!(rack.done(&["vm", "resize", "web1", "512MiB"]), "web1: has 512MiB\n");
     let machine = rack.machine("web1");
     assert_eq!((machine["far"].as_u64(), machine["memory"].as_u64()), (Some(512 * MIB), Some(512 * MIB)));
+    assert_eq!(rack.pager("c2"), pager);
     assert!(probe.info().unwrap().memory.total.0 > 460 * MIB);
     probe.grow(Bytes(200 * MIB)).unwrap();
     probe.check().unwrap();
@@ -64,6 +67,7 @@ fn root_qemu_a_machine_lives_over_the_rack_and_leaves_nothing() {
         assert!(told.contains("gave back"), "{kept}, and it said: {told}");
     }
     probe.check().unwrap();
+    drain(&rack, &mut probe);
     rack.done(&["vm", "stop", "web1", "--force"]);
     assert_eq!(rack.machine("web1")["state"], "stopped");
     rack.refused(&["vm", "resize", "web1", "512MiB"], "does not run");
@@ -73,6 +77,20 @@ fn root_qemu_a_machine_lives_over_the_rack_and_leaves_nothing() {
     probe.check().unwrap();
     assert_eq!(rack.done(&["vm", "delete", "web1"]), "web1: deleted\n");
     rack.is_empty();
+}
+
+/// Every brick that lends memory to `web1` is emptied in turn, under the running guest.
+fn drain(rack: &Rack, probe: &mut ProbeClient) {
+    let bricks = |rack: &Rack| rack.machine("web1")["memory_bricks"].as_array().unwrap().clone();
+    for brick in ["m1", "m2"] {
+        let far = rack.machine("web1")["far"].as_u64();
+        rack.done(&["brick", "drain", brick]);
+        assert!(!bricks(rack).contains(&Value::from(brick)), "{:?}", bricks(rack));
+        assert_eq!(rack.machine("web1")["far"].as_u64(), far);
+        assert_eq!(rack.json(&["brick", "show", brick])["used"], 0);
+        probe.check().unwrap();
+        rack.done(&["brick", "drain", brick, "--end"]);
+    }
 }
 
 #[test]

@@ -162,11 +162,30 @@ impl Rack {
 
     /// Command lines of what runs in a brick.
     pub(crate) fn programs(&self, brick: &str) -> Vec<String> {
-        let pids =
-            Command::new("ip").args(["netns", "pids", &format!("{}:{brick}", self.name)]).output().unwrap();
-        let pids = String::from_utf8(pids.stdout).unwrap();
         let line = |pid: &str| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        pids.split_whitespace().map(|pid| String::from_utf8_lossy(&line(pid)).replace('\0', " ")).collect()
+        self.pids(brick)
+            .split_whitespace()
+            .map(|pid| String::from_utf8_lossy(&line(pid)).replace('\0', " "))
+            .collect()
+    }
+
+    /// The processes of the one pager in a brick: itself and its trustee.
+    #[track_caller]
+    pub(crate) fn pager(&self, brick: &str) -> Vec<String> {
+        let is_pager = |pid: &&str| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).nth(1) == Some(b"pager")
+        };
+        let pids = self.pids(brick);
+        let pager: Vec<_> = pids.split_whitespace().filter(is_pager).map(str::to_owned).collect();
+        assert_eq!(pager.len(), 2, "{:?}", self.programs(brick));
+        pager
+    }
+
+    fn pids(&self, brick: &str) -> String {
+        let namespace = format!("{}:{brick}", self.name);
+        String::from_utf8(Command::new("ip").args(["netns", "pids", &namespace]).output().unwrap().stdout)
+            .unwrap()
     }
 
     /// The rack's controller, by force; returns when it is gone.

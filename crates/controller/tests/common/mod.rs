@@ -17,7 +17,7 @@ use rackmem_api::{Change, LatencyClass, Operation, Problem};
 use rackmem_controller::{
     Call, Controller, ControllerConfig, Errand, Hands, Order, Placed, Seen, Target, Told,
 };
-use rackmem_rack::{Name, Step};
+use rackmem_rack::{Name, SegmentId, Step};
 use rackmem_types::Bytes;
 
 /// The example of the repository: four compute and four memory bricks in two trays.
@@ -27,6 +27,10 @@ pub(crate) const RACK: &str = include_str!("../../../../examples/rack-4x4.toml")
 #[derive(Debug, Default)]
 pub(crate) struct Bricks {
     pub(crate) holds: Mutex<BTreeSet<String>>,
+    /// Segments in which pages lie.
+    pub(crate) pages: Mutex<BTreeSet<SegmentId>>,
+    /// Segments that were removed while pages lay in them.
+    pub(crate) lost: Mutex<Vec<SegmentId>>,
     /// Each step is done twice.
     pub(crate) twice: bool,
     /// The step or errand of that number fails, counted from 1.
@@ -42,6 +46,9 @@ impl Bricks {
                 holds.insert(format!("segment {segment}"));
             }
             Step::SegmentRemove { segment, .. } => {
+                if self.pages.lock().unwrap().contains(segment) {
+                    self.lost.lock().unwrap().push(*segment);
+                }
                 holds.remove(&format!("segment {segment}"));
             }
             Step::Connect { switch, pairs } => {
@@ -57,6 +64,15 @@ impl Bricks {
             }
             Step::NetPortRemove { brick, segment, .. } => {
                 holds.remove(&format!("entry {brick} {segment}"));
+            }
+            Step::Attach { segments, .. } => self.pages.lock().unwrap().extend(segments),
+            Step::Detach { segments, .. } => {
+                self.pages.lock().unwrap().retain(|segment| !segments.contains(segment));
+            }
+            Step::Migrate { from, to, .. } => {
+                let mut pages = self.pages.lock().unwrap();
+                pages.retain(|segment| !from.contains(segment));
+                pages.extend(to);
             }
             _ => {}
         }
