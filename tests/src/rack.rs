@@ -147,6 +147,15 @@ impl Rack {
         ended.expect_success(&format!("rackmem {}", arguments.join(" ")))
     }
 
+    /// The one target that there is.
+    #[track_caller]
+    pub fn target(&self) -> u32 {
+        let rows: Value =
+            serde_json::from_str(&self.quick(&["ps", "--json"]).stdout).expect("ps --json prints JSON");
+        let pid = rows[0]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        pid.unwrap_or_else(|| panic!("there is no target: {rows}"))
+    }
+
     /// What `rackmem ps --json` says of the target `pid`.
     #[track_caller]
     pub fn stats(&self, pid: u32) -> Value {

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use rackmem_e2e::{Case, Process, Rack, c_program};
+use rackmem_e2e::{Case, Process, Rack, c_program, has_ended};
 use rustix::process::{Pid, Signal, kill_process};
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -59,6 +59,61 @@ fn system_calls_on_a_kernel_without_move() {
 #[test]
 fn a_kernel_with_none_of_the_newer_features_is_enough() {
     check_without(&["--without", "move", "--without", "poison"]);
+}
+
+/// A program with less far memory than it needs is above its limit; it gets more, from another memory server, and notices nothing.
+/// What pages lie on stays lent.
+#[test]
+fn far_memory_comes_while_a_program_runs() {
+    const LOCAL_MIB: u64 = 16;
+    let rack = Rack::start_two();
+    let (first, second) = rack.address().split_once(',').unwrap();
+    let program = [c_program("patient"), "64".into()];
+    let options = ["--far-max", "16MiB", "--extent", "4MiB", "--local", "16MiB", "--"];
+    let mut command = rack.command(["run", "--memory-server", first]);
+    let mut process = Process::start(command.args(options).args(&program), LIMIT);
+    process.expect_line("ready");
+    let pid = rack.target();
+    let local = || rack.stats(pid)["local"].as_u64().unwrap() >> 20;
+    assert!(local() >= 40, "it was given no more than 16 MiB far: {} MiB local", local());
+    let lend = |servers: &[&str], options: &[&str]| {
+        let pid = pid.to_string();
+        let servers = servers.iter().flat_map(|server| ["--memory-server", server]);
+        let line: Vec<&str> =
+            ["lend", &pid].into_iter().chain(servers).chain(options.iter().copied()).collect();
+        Process::start(&mut rack.command(line), LIMIT).finish()
+    };
+    let refused = |servers: &[&str], options: &[&str], why: &str| {
+        let ended = lend(servers, options);
+        assert!(!ended.status.success() && ended.stderr.contains(why), "{servers:?}: {ended:?}");
+    };
+    refused(&[second], &[], "is in use");
+    refused(&[first], &["--far-max", "8MiB"], "is in use");
+    refused(&[first, "127.0.0.1:1"], &[], "no memory server listens");
+    lend(&[first, second], &["--far-max", "128MiB"]).expect_success("lend");
+    let begun = std::time::Instant::now();
+    while local() > LOCAL_MIB {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it stays above its limit: {} MiB", local());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    process.signal(Signal::USR1);
+    process.expect_line("checked");
+    let stats = rack.stats(pid);
+    let used = |place: usize| stats["servers"][place]["used"].as_u64().unwrap();
+    assert!(used(0) > 0 && used(1) > 0, "{stats}");
+    refused(&[first], &[], "is in use");
+    // A successor finds what lies on the server that came later.
+    let pager = Pid::from_raw(stats["pager_pid"].as_i64().unwrap().try_into().unwrap()).unwrap();
+    kill_process(pager, Signal::KILL).unwrap();
+    while !has_ended(pager.as_raw_nonzero().get().try_into().unwrap()) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    rack.attach(pid, LOCAL_MIB);
+    process.signal(Signal::USR1);
+    process.expect_line("checked");
+    process.signal(Signal::TERM);
+    let ended = process.finish();
+    assert_eq!(ended.status.code(), Some(42), "{ended:?}");
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub(crate) struct Arguments {
         long = "memory-server",
         value_name = "ADDRESS",
         required_unless_present = "segments",
+        env = "RACKMEM_MEMORY_SERVER",
         value_delimiter = ','
     )]
     memory_servers: Vec<ServerAddress>,

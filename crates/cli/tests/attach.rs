@@ -80,8 +80,11 @@ fn attach_limit_detach_and_attach_again() {
         assert_eq!((&rows[0]["command"], &rows[0]["limit"]), (&"sh".into(), &(16 << 20).into()));
         does(&machine, &["limit", &pid, "8MiB"], "local limit 8MiB");
         assert_eq!(targets(&machine)[0]["limit"], 8 << 20);
+        does(&machine, &["lend", &pid, "--far-max", "64MiB"], "has changed");
+        refuses(&machine, &["lend", &pid, "--memory-server", "unix:/no/such/socket"], "/no/such/socket");
         does(&machine, &["detach", &pid], &format!("process {pid}: detached"));
         target.answers("free again");
+        refuses(&machine, &["lend", &pid, "--memory-server", "a:1"], "has no far memory");
         refuses(&machine, &["detach", &pid], "has no far memory");
     }
     assert!(targets(&machine).is_empty());
