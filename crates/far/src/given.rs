@@ -30,6 +30,7 @@ pub(crate) fn left(given: &[GivenSegment], records: &[ExtentRecord]) -> Vec<Give
         let end = given.first.saturating_add(given.pages);
         let is_of = |record: &&ExtentRecord| {
             record.given
+                && !record.gone
                 && record.server == given.server
                 && record.segment == given.segment
                 && (given.first..end).contains(&record.first)
@@ -65,6 +66,7 @@ impl Shared {
                 pages,
                 first: one.first,
                 given: true,
+                gone: false,
             };
             match servers[server].segment_resume(server, &record) {
                 Ok(extent) => {
@@ -107,6 +109,7 @@ mod tests {
             pages,
             first,
             given: true,
+            gone: false,
         };
         let all = [given(1, 0, 100), given(1, 200, 100), given(2, 0, 10)];
         let records = [used(1, 0, 60), used(1, 60, 40), used(1, 200, 30)];

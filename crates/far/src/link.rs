@@ -283,6 +283,17 @@ impl Link {
         self.flights.open_pages + self.done.len() + self.late.len()
     }
 
+    /// Whether something is asked of an extent that was shed, or was not answered yet.
+    pub(crate) fn needs_gone(&self, table: &Table) -> bool {
+        let is_gone = |extent: usize| table.extents[extent].is_gone();
+        let in_place = |done: &Done| match done {
+            Done::Read { extent, .. } => is_gone(*extent),
+            Done::Write { slot, .. } => table.rmc.entry(*slot).is_some_and(is_gone),
+        };
+        self.done.iter().any(in_place)
+            || self.flights.all().into_iter().any(|flight| is_gone(self.flights.get(flight).extent))
+    }
+
     /// When to advance; `used_at`, which is over, where something can be reported now.
     pub(crate) fn deadline(&self, used_at: Instant) -> Option<Instant> {
         if !self.done.is_empty() || !self.late.is_empty() {
@@ -461,7 +472,7 @@ impl Link {
         }
         let waiting = self.flights.unsent.len();
         for extent in 0..self.opened.len() {
-            if std::mem::take(&mut self.opened[extent]) {
+            if std::mem::take(&mut self.opened[extent]) && !table.extents[extent].is_gone() {
                 self.open(table, extent);
             }
         }

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use rackmem_types::Slot;
 use rackmem_wire::{LEASE_MAX_MS, NAME_BYTES_MAX};
 use rustix::event::EventfdFlags;
 
@@ -52,6 +53,13 @@ pub(crate) struct Table {
     pub(crate) rmc: Rmc,
     pub(crate) extents: Vec<Arc<Extent>>,
     pub(crate) servers: Vec<Arc<Server>>,
+}
+
+impl Table {
+    /// The extent that has the slot, unless it was shed.
+    pub(crate) fn entry(&self, slot: Slot) -> Option<usize> {
+        self.rmc.entry(slot).filter(|extent| !self.extents[*extent].is_gone())
+    }
 }
 
 impl FarMemory {
@@ -102,8 +110,12 @@ impl FarMemory {
         let mut lent = shared.lent.lock().unwrap_or_else(PoisonError::into_inner);
         let Table { rmc, extents, servers } = shared.table().clone();
         let start = rmc.entries().last().map_or(0, |entry| entry.end);
-        // What a lost server had is nothing that could be used.
-        let held = extents.iter().filter(|extent| !servers[extent.server].is_lost());
+        // What a lost server had is nothing that could be used, and what is to go is being exchanged.
+        let counts = |extent: &&Arc<Extent>| {
+            let goes = extent.is_gone() || lent.going.iter().any(|slots| slots.start == extent.start);
+            !goes && !servers[extent.server].is_lost()
+        };
+        let held = extents.iter().filter(counts);
         let reserved = held.map(|extent| extent.pages).sum();
         let limit = lent.all.capacity_pages.unwrap_or(u32::MAX).saturating_sub(reserved);
         let wanted = shared.config.extent_pages.min(limit).min(u32::MAX - start);
@@ -163,13 +175,9 @@ impl FarMemory {
     pub fn destroy(&self) {
         let table = self.shared.table().clone();
         for (index, server) in table.servers.iter().enumerate().filter(|(_, server)| !server.is_lost()) {
-            for extent in table.extents.iter().filter(|extent| extent.server == index) {
-                let freed = if extent.given {
-                    server.segment_empty(&extent.part())
-                } else {
-                    server.segment_destroy(extent)
-                };
-                let Err(error) = freed else { continue };
+            let of = |extent: &&Arc<Extent>| extent.server == index && !extent.is_gone();
+            for extent in table.extents.iter().filter(of) {
+                let Err(error) = server.free(extent) else { continue };
                 tracing::warn!(%error, "segments were not freed; their server frees them after the lease");
                 // A server that cannot be reached for one segment is not asked about the next.
                 if !matches!(error, FarError::Server { .. }) {
@@ -209,11 +217,12 @@ impl Shared {
 
     /// Wakes all ports.
     pub(crate) fn ring(&self) {
-        for bell in self.bells.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            if let Some(bell) = bell.upgrade() {
-                bell.ring();
-            }
-        }
+        self.ports().iter().for_each(|bell| bell.ring());
+    }
+
+    /// Of all ports that there are.
+    pub(crate) fn ports(&self) -> Vec<Arc<Bell>> {
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
     }
 
     fn reserve(
@@ -253,16 +262,19 @@ impl Shared {
     }
 }
 
-/// Wakes a port that sleeps: an eventfd, and a flag so that nobody has to read it when it was not rung.
+/// Wakes a port that sleeps: an eventfd, and a flag so that nobody has to read it when it was not rung. And what the port says
+/// back.
 pub(crate) struct Bell {
     fd: OwnedFd,
     rung: AtomicBool,
+    /// The generation up to which the port asks nothing more of what was shed.
+    pub(crate) settled: AtomicU64,
 }
 
 impl Bell {
     pub(crate) fn new() -> std::io::Result<Self> {
         let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { fd, rung: AtomicBool::new(false) })
+        Ok(Self { fd, rung: AtomicBool::new(false), settled: AtomicU64::new(0) })
     }
 
     pub(crate) fn ring(&self) {

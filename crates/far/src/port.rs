@@ -30,6 +30,8 @@ pub struct Port {
     bell: Arc<Bell>,
     /// Requests for slots that no server holds, to be refused by the next `advance`.
     nowhere: Vec<(u32, Slot, bool)>,
+    /// The generation up to which nothing is asked any more of what was shed.
+    settled: u64,
     fds_version: u64,
     /// When this port was used last. Sleeping is timed from then, which saves a look at the clock for each page.
     used_at: Instant,
@@ -50,6 +52,7 @@ impl Port {
             links,
             bell,
             nowhere: Vec::new(),
+            settled: 0,
             fds_version: 0,
             used_at: Instant::now(),
             shared,
@@ -63,7 +66,7 @@ impl Port {
         let now = self.now();
         let table = &self.table;
         for run in requests.chunk_by(|a, b| table.rmc.entry(a.slot) == table.rmc.entry(b.slot)) {
-            match table.rmc.entry(run[0].slot) {
+            match table.entry(run[0].slot) {
                 Some(extent) => self.links[table.extents[extent].server].read(table, extent, run, now),
                 None => self.nowhere.extend(run.iter().map(|request| (request.tag, request.slot, false))),
             }
@@ -76,7 +79,7 @@ impl Port {
         let now = self.now();
         let table = &self.table;
         for run in pages.chunk_by(|a, b| table.rmc.entry(a.slot) == table.rmc.entry(b.slot)) {
-            match table.rmc.entry(run[0].slot) {
+            match table.entry(run[0].slot) {
                 Some(extent) => self.links[table.extents[extent].server].write(table, extent, run, now),
                 None => self.nowhere.extend(run.iter().map(|request| (request.tag, request.slot, true))),
             }
@@ -92,7 +95,7 @@ impl Port {
         let now = self.now();
         let table = &self.table;
         for run in slots.chunk_by(|a, b| table.rmc.entry(*a) == table.rmc.entry(*b)) {
-            if let Some(extent) = table.rmc.entry(run[0]) {
+            if let Some(extent) = table.entry(run[0]) {
                 self.links[table.extents[extent].server].discard(table, extent, run, up_to, now);
             }
         }
@@ -141,6 +144,10 @@ impl Port {
             if link.advance(&self.table, now, sink) {
                 self.fds_version += 1;
             }
+        }
+        if self.settled != self.generation && !self.links.iter().any(|link| link.needs_gone(&self.table)) {
+            self.settled = self.generation;
+            self.bell.settled.store(self.settled, Ordering::Release);
         }
     }
 

@@ -41,6 +41,8 @@ pub struct ExtentRecord {
     pub first: u64,
     /// Whether somebody else made the segment, and keeps it.
     pub given: bool,
+    /// Whether it was shed. Only its slots count: they are not used again.
+    pub gone: bool,
 }
 
 impl Table {
@@ -57,6 +59,7 @@ impl Table {
                 pages: entry.end - entry.start,
                 first: extent.first,
                 given: extent.given,
+                gone: extent.is_gone(),
             }
         };
         self.rmc.entries().iter().zip(&self.extents).map(record).collect()
@@ -73,7 +76,7 @@ impl FarMemory {
     /// would be; fails only if none can be used, or the credentials are wrong. [`FarMemory::lost`] tells what is lost.
     pub fn resume(config: FarConfig, records: &[ExtentRecord]) -> Result<Self, FarError> {
         let mut addresses = Lending::of(&config).addresses();
-        addresses.extend(records.iter().map(|record| record.server.clone()));
+        addresses.extend(records.iter().filter(|record| !record.gone).map(|record| record.server.clone()));
         let mut known = Vec::new();
         addresses.retain(|address| {
             !known.contains(address) && {
@@ -100,6 +103,7 @@ impl FarMemory {
         let mut table = Table::default();
         for record in records {
             let extent = match open(&servers, record, &failures) {
+                _ if record.gone => Extent::lost(0, record),
                 Ok(extent) => extent,
                 Err(reason) => {
                     let dialer = Dialer::new(record.server.clone(), &config.credentials)?;

@@ -61,6 +61,8 @@ pub(crate) struct Extent {
     /// Whether somebody else made the segment.
     pub(crate) given: bool,
     pub(crate) memory: Option<InPlace>,
+    /// Whether it was shed: nothing lies on it any more, and nothing is asked of it.
+    gone: AtomicBool,
     /// One bit per page that was stored and not discarded.
     stored: Box<[AtomicU64]>,
 }
@@ -74,16 +76,25 @@ impl Extent {
         memory: Option<InPlace>,
     ) -> Self {
         let stored = (0..pages.div_ceil(u64::BITS)).map(|_| AtomicU64::new(0)).collect();
-        Self { server, segment, owner, start, pages, first: 0, given: false, memory, stored }
+        let gone = AtomicBool::new(false);
+        Self { server, segment, owner, start, pages, first: 0, given: false, memory, gone, stored }
     }
 
     fn of_record(server: usize, record: &ExtentRecord, memory: Option<InPlace>) -> Self {
         let slots = (record.start, record.pages);
         let extent = Self::new(server, record.segment, OwnerToken(record.owner), slots, memory);
-        Self { first: record.first, given: record.given, ..extent }
+        Self { first: record.first, given: record.given, gone: AtomicBool::new(record.gone), ..extent }
     }
 
-    /// What a lost server had.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn shed(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// What a lost server had, or what was shed.
     pub(crate) fn lost(server: usize, record: &ExtentRecord) -> Self {
         Self::of_record(server, record, None)
     }
@@ -190,6 +201,18 @@ impl Server {
             Answer::Segment { segment, .. } => Ok(segment),
             other => Err(self.dialer.unexpected(&other)),
         })
+    }
+
+    /// Gives an extent back: its segment is freed, or, where somebody else made that, its part is emptied.
+    pub(crate) fn free(&self, extent: &Extent) -> Result<(), FarError> {
+        if extent.given { self.segment_empty(&extent.part()) } else { self.segment_destroy(extent) }
+    }
+
+    /// What was reserved for an extent, and used of it, is so no more.
+    pub(crate) fn note_freed(&self, extent: &Extent) {
+        self.reserved.fetch_sub(extent.pages.into(), Ordering::Relaxed);
+        let stored = extent.stored.iter().map(|word| word.swap(0, Ordering::Relaxed).count_ones() as usize);
+        self.note_used(0, stored.sum());
     }
 
     /// All segments, whoever made them.

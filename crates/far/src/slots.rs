@@ -24,7 +24,11 @@ struct Extent {
     /// One bit per slot, set while it is free.
     free: Vec<u64>,
     free_count: u32,
+    /// Slots with owners.
+    used: u32,
     owners: Vec<u32>,
+    /// What is released is free no more.
+    retired: bool,
     /// Where the search for a slot without neighbour goes on.
     next: u32,
 }
@@ -58,6 +62,7 @@ impl Extent {
     fn take(&mut self, index: u32) {
         self.free[(index / WORD) as usize] &= !(1 << (index % WORD));
         self.free_count -= 1;
+        self.used += 1;
         self.owners[index as usize] = 1;
         self.next = index + 1;
     }
@@ -77,9 +82,44 @@ impl SlotTable {
         if let Some(last) = free.last_mut().filter(|_| !len.is_multiple_of(WORD)) {
             *last = (1 << (len % WORD)) - 1;
         }
-        let extent = Extent { free, free_count: len, owners: vec![0; len as usize], next: 0 };
+        let owners = vec![0; len as usize];
+        let extent = Extent { free, free_count: len, used: 0, owners, retired: false, next: 0 };
         self.extents.insert(slots.start, extent);
         self.free += len;
+    }
+
+    /// No slot of an extent is handed out any more; what is owned stays so until it is released. `slots` is a range that was added.
+    pub fn retire(&mut self, slots: &Range<u32>) {
+        if let Some(extent) = self.extents.get_mut(&slots.start).filter(|extent| !extent.retired) {
+            extent.retired = true;
+            self.free -= extent.free_count;
+            extent.free_count = 0;
+            extent.free.fill(0);
+        }
+    }
+
+    /// The slots of an extent are handed out again.
+    pub fn restore(&mut self, slots: &Range<u32>) {
+        if let Some(extent) = self.extents.get_mut(&slots.start).filter(|extent| extent.retired) {
+            extent.retired = false;
+            for index in
+                (0..extent.len()).filter(|index| extent.owners[*index as usize] == 0).collect::<Vec<_>>()
+            {
+                extent.free[(index / WORD) as usize] |= 1 << (index % WORD);
+                extent.free_count += 1;
+            }
+            self.free += extent.free_count;
+        }
+    }
+
+    /// Whether the slot is of an extent that was retired.
+    pub fn is_retired(&self, slot: Slot) -> bool {
+        self.locate(slot).is_some_and(|(start, _)| self.extents[&start].retired)
+    }
+
+    /// Owned slots of an extent.
+    pub fn used_in(&self, slots: &Range<u32>) -> u32 {
+        self.extents.get(&slots.start).map_or(0, |extent| extent.used)
     }
 
     /// Forgets slots, owned or not: their server is lost. `slots` is a range that was added.
@@ -87,7 +127,7 @@ impl SlotTable {
         if let Some(extent) = self.extents.remove(&slots.start) {
             assert_eq!(extent.len(), slots.end - slots.start, "slots {slots:?} were not added like this");
             self.free -= extent.free_count;
-            self.used -= extent.len() - extent.free_count;
+            self.used -= extent.used;
         }
     }
 
@@ -136,10 +176,13 @@ impl SlotTable {
         }
         let (start, index) = self.locate(slot).expect("found above");
         let extent = self.extents.get_mut(&start).expect("found above");
-        extent.free[(index / WORD) as usize] |= 1 << (index % WORD);
-        extent.free_count += 1;
-        self.free += 1;
+        extent.used -= 1;
         self.used -= 1;
+        if !extent.retired {
+            extent.free[(index / WORD) as usize] |= 1 << (index % WORD);
+            extent.free_count += 1;
+            self.free += 1;
+        }
         true
     }
 
@@ -191,7 +234,7 @@ impl SlotTable {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     #[test]
     fn neighbours_get_neighbours() {
@@ -232,6 +275,8 @@ mod tests {
         Allocate(Option<u32>),
         Share(usize),
         Release(usize),
+        Retire(u32),
+        Restore(u32),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -241,6 +286,8 @@ mod tests {
             20 => prop::option::of(0u32..420).prop_map(Step::Allocate),
             5 => any::<usize>().prop_map(Step::Share),
             12 => any::<usize>().prop_map(Step::Release),
+            2 => (0u32..4).prop_map(Step::Retire),
+            1 => (0u32..4).prop_map(Step::Restore),
         ]
     }
 
@@ -251,11 +298,12 @@ mod tests {
     }
 
     proptest! {
-        /// The model is a map from slot to owners.
+        /// The model is a map from slot to owners, and a set of extents that are retired.
         #[test]
         fn behaves_like_a_map_of_owners(steps in prop::collection::vec(step(), 1..400)) {
             let mut table = SlotTable::default();
             let mut model: BTreeMap<u32, u32> = BTreeMap::new();
+            let mut retired: BTreeSet<u32> = BTreeSet::new();
             for step in steps {
                 let owned: Vec<u32> = model.iter().filter(|(_, n)| **n > 0).map(|(slot, _)| *slot).collect();
                 match step {
@@ -266,12 +314,15 @@ mod tests {
                     Step::Remove(extent) => {
                         table.remove_extent(range(extent));
                         model.retain(|slot, _| !range(extent).contains(slot));
+                        retired.retain(|slot| !range(extent).contains(slot));
                     }
                     Step::Allocate(near) => {
                         let slot = table.allocate(near.map(Slot));
-                        prop_assert_eq!(slot.is_some(), owned.len() < model.len());
+                        let is_free = |slot: &u32| model.get(slot) == Some(&0) && !retired.contains(slot);
+                        prop_assert_eq!(slot.is_some(), model.keys().any(is_free));
                         if let Some(Slot(slot)) = slot {
-                            let behind = near.map(|near| near + 1).filter(|slot| model.get(slot) == Some(&0));
+                            prop_assert!(is_free(&slot));
+                            let behind = near.map(|near| near + 1).filter(is_free);
                             prop_assert!(behind.is_none_or(|behind| behind == slot));
                             prop_assert_eq!(model.insert(slot, 1), Some(0));
                         }
@@ -287,12 +338,26 @@ mod tests {
                         *left -= 1;
                         prop_assert_eq!(table.release(Slot(slot)), *left == 0);
                     }
+                    Step::Retire(extent) => {
+                        table.retire(&range(extent));
+                        retired.extend(range(extent).filter(|slot| model.contains_key(slot)));
+                    }
+                    Step::Restore(extent) => {
+                        table.restore(&range(extent));
+                        retired.retain(|slot| !range(extent).contains(slot));
+                    }
                     _ => {}
                 }
                 let used = model.values().filter(|owners| **owners > 0).count();
-                prop_assert_eq!((table.used(), table.free()), (used as u32, (model.len() - used) as u32));
+                let free = model.iter().filter(|(slot, owners)| **owners == 0 && !retired.contains(slot));
+                prop_assert_eq!((table.used(), table.free()), (used as u32, free.count() as u32));
+                for extent in 0..4 {
+                    let owned = model.range(range(extent)).filter(|(_, owners)| **owners > 0).count();
+                    prop_assert_eq!(table.used_in(&range(extent)), owned as u32);
+                }
             }
             for (slot, owners) in model {
+                prop_assert_eq!(table.is_retired(Slot(slot)), retired.contains(&slot));
                 prop_assert_eq!(table.owners(Slot(slot)), owners);
             }
         }

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Checked, Host, config};
-use rackmem_far::{Credentials, FarError, FarMemory, GivenSegment, Lending, Segments};
+use rackmem_far::{Credentials, FarConfig, FarError, FarMemory, GivenSegment, Lending, Segments};
 
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -22,6 +22,10 @@ fn lending(given: &[&GivenSegment]) -> Lending {
     let capacity = given.iter().map(|part| part.pages as u32).sum();
     let given = given.iter().map(|part| (*part).clone()).collect();
     Lending { given, capacity_pages: Some(capacity), ..Lending::default() }
+}
+
+fn client(given: Vec<GivenSegment>) -> FarConfig {
+    FarConfig { given, ..config(Vec::new()) }
 }
 
 fn connected(lending: Lending) -> FarMemory {
@@ -42,7 +46,7 @@ fn a_segment_on_another_server_comes_while_pages_move() {
     let slots: Vec<u32> = (0..1000).collect();
     // What is under way when the server comes goes on.
     checked.begin(&slots, &[]);
-    memory.lend(lending(&[&first, &second])).unwrap();
+    assert_eq!(memory.lend(lending(&[&first, &second])).unwrap(), []);
     checked.settle(&slots, &[]);
     assert_eq!(memory.grow().unwrap(), Some(1000..1500));
     let more: Vec<u32> = (900..1500).collect();
@@ -59,21 +63,74 @@ fn a_segment_on_another_server_comes_while_pages_move() {
     memory.destroy();
 }
 
+/// What lies on a segment that is not named any more stays there, is moved by who put it there, and then the segment is let go of.
 #[test]
-fn what_is_in_use_does_not_go_and_what_is_not_does() {
+fn a_segment_goes_when_what_lies_on_it_has_been_moved() {
+    let (host, other) = (Host::tcp(1 << 14), Host::tcp(1 << 14));
+    let ((from, first), (_b, second)) = (made(&host, 1000), made(&other, 1000));
+    let memory = connected(lending(&[&first]));
+    assert_eq!(memory.grow().unwrap(), Some(0..1000));
+    let mut checked = Checked::new(memory.clone());
+    let (old, new): (Vec<u32>, Vec<u32>) = ((0..1000).collect(), (1000..2000).collect());
+    checked.round(&old, &[]);
+    assert_eq!(memory.lend(lending(&[&second])).unwrap(), [0..1000]);
+    assert_eq!(memory.lending(), lending(&[&second]));
+    // Named again, it is as it was: it is not emptied.
+    assert_eq!(memory.lend(lending(&[&first])).unwrap(), []);
+    checked.round(&[], &old);
+    let surplus = memory.lend(lending(&[&second])).unwrap();
+    assert_eq!(memory.grow().unwrap(), Some(1000..2000));
+    checked.round(&new, &old);
+    // Pages that are on their way when it is shed arrive.
+    checked.begin(&[], &old);
+    std::thread::scope(|scope| {
+        scope.spawn(|| memory.shed(&surplus));
+        checked.settle(&[], &old);
+        // The port says so itself.
+        let until = std::time::Instant::now() + Duration::from_millis(200);
+        while std::time::Instant::now() < until {
+            checked.port.wait(Some(Duration::from_millis(10)), &mut |_| {});
+        }
+    });
+    assert_eq!((checked.pages_read, checked.reads_failed), (3000, 0));
+    memory.give_back(&surplus);
+    from.destroy(first.segment, first.owner).unwrap();
+    // Its server has forgotten it; nothing that is asked of the other is harmed, and what is asked of it is refused here.
+    checked.begin(&[], &old[..10]);
+    checked.settle(&[], &old[..10]);
+    assert_eq!(checked.reads_failed, 10);
+    checked.round(&[], &new);
+    assert_eq!((checked.reads_failed, checked.lost.len()), (10, 0));
+    // A successor knows the slots, and asks nothing of them.
+    let records = memory.extents();
+    assert_eq!(records.iter().map(|record| record.gone).collect::<Vec<_>>(), [true, false]);
+    let config = client(vec![second]);
+    let second = FarMemory::resume(config, &records).unwrap();
+    assert_eq!((second.extents()[0].gone, &second.extents()[1]), (true, &records[1]));
+    checked.port = second.port().unwrap();
+    checked.round(&[], &new);
+    assert_eq!(checked.reads_failed, 10);
+    assert_eq!(second.grow().unwrap(), None);
+}
+
+#[test]
+fn what_is_not_in_use_goes_at_once() {
     let (host, other) = (Host::tcp(1 << 14), Host::tcp(1 << 14));
     let ((_a, first), (segments, second)) = (made(&host, 1000), made(&other, 500));
     let memory = connected(lending(&[&first, &second]));
     assert_eq!(memory.grow().unwrap(), Some(0..1000));
-    let refused = memory.lend(lending(&[&second])).err().unwrap();
-    assert!(matches!(refused, FarError::InUse { segment, .. } if segment == first.segment), "{refused}");
-    assert!(matches!(memory.lend(Lending::default()), Err(FarError::InUse { .. })));
-    memory.lend(lending(&[&first])).unwrap();
+    assert_eq!(memory.lend(lending(&[&first])).unwrap(), []);
     assert_eq!(memory.grow().unwrap(), None, "the second segment is not for us any more");
     segments.destroy(second.segment, second.owner).unwrap();
     // A segment that is not there is refused, and all stays as it was.
     let gone = memory.lend(lending(&[&first, &second])).err().unwrap();
     assert!(matches!(gone, FarError::NoSegment { .. }), "{gone}");
+    assert!(matches!(memory.lend(Lending::default()), Err(FarError::NoServers)));
+    let larger = GivenSegment { pages: 1001, ..first.clone() };
+    assert!(
+        matches!(memory.lend(lending(&[&larger])), Err(FarError::InUse { .. })),
+        "it could not be emptied"
+    );
     let mut checked = Checked::new(memory.clone());
     let slots: Vec<u32> = (0..1000).collect();
     checked.round(&slots, &[]);
@@ -83,24 +140,29 @@ fn what_is_in_use_does_not_go_and_what_is_not_does() {
 }
 
 #[test]
-fn a_server_that_lends_comes_and_what_lies_there_holds_it() {
+fn a_server_that_lends_comes_and_goes() {
     let (host, lender) = (Host::tcp(1 << 14), Host::tcp(1 << 14));
     let (_segments, given) = made(&host, 100);
     let memory = connected(lending(&[&given]));
     assert_eq!(memory.grow().unwrap(), Some(0..100));
-    let both =
-        Lending { servers: vec![lender.address()], given: vec![given.clone()], capacity_pages: Some(600) };
+    let servers = vec![lender.address()];
+    let both = Lending { servers, given: vec![given.clone()], capacity_pages: Some(600) };
     memory.lend(both.clone()).unwrap();
     assert_eq!(memory.grow().unwrap(), Some(100..600), "up to the new capacity");
     let less = Lending { capacity_pages: Some(599), ..both.clone() };
-    assert!(matches!(memory.lend(less), Err(FarError::InUse { .. })), "it has 600");
-    let refused = memory.lend(lending(&[&given])).err().unwrap();
-    assert!(refused.to_string().contains("is in use"), "{refused}");
-    // A successor finds all of it.
-    let mut config = config(vec![lender.address()]);
-    config.given = vec![given];
-    let second = FarMemory::resume(config, &memory.extents()).unwrap();
-    assert_eq!(second.extents(), memory.extents());
+    assert_eq!(memory.lend(less).unwrap(), [100..600], "it has 600");
+    let surplus = memory.lend(lending(&[&given])).unwrap();
+    assert_eq!(surplus, [100..600]);
+    memory.shed(&surplus);
+    memory.give_back(&surplus);
+    let reserved = |memory: &FarMemory| {
+        let servers = memory.servers();
+        servers.iter().find(|server| server.address == lender.address()).unwrap().reserved_pages
+    };
+    assert_eq!(reserved(&memory), 0, "its own segment is freed");
+    assert_eq!(memory.grow().unwrap(), None);
+    memory.lend(both).unwrap();
+    assert_eq!(memory.grow().unwrap(), Some(600..1100), "slots are not used twice");
 }
 
 #[test]

@@ -1,18 +1,19 @@
 //! Answers the command line: statistics, the limit, what far memory there is, detach and watch.
 
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use rackmem_control::{
     Access, DetachReport, Handler, Latency, LendReport, Lending, LentSegment, ServerStats, TargetStats,
 };
-use rackmem_far::{FarError, FarMemory, GivenSegment};
+use rackmem_far::{FarMemory, GivenSegment};
 use rackmem_types::Bytes;
 
+use crate::vacate::vacate;
 use crate::watch::Watched;
 use crate::{LIMIT_MIN, PagerError, Shared, detach, spawn, tell};
 
@@ -186,27 +187,45 @@ fn limit_set(shared: &Shared, limit: Bytes) -> Result<(), String> {
     }
 }
 
-/// Who waits for far memory is told at once that there is some.
+/// Who waits for far memory is told at once that there is some. What lies on what goes is moved first.
 fn lend(shared: &Shared, far: &FarMemory, lending: Lending) -> Result<LendReport, String> {
+    let Ok(_alone) = shared.lending.try_lock() else {
+        return Err("another change of what far memory may be used is under way".to_owned());
+    };
+    let before = far.lending();
+    let surplus = {
+        let _growing = shared.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        far.lend(far_lending(lending)).map_err(|error| error.to_string())?
+    };
+    shared.lock().far_full = false;
+    shared.evict.notify_one();
+    if surplus.is_empty() {
+        return Ok(LendReport::InForce);
+    }
+    if let Err(sentence) = vacate(shared, &surplus) {
+        // What has been moved meanwhile stays where it is.
+        if let Err(error) = far.lend(before) {
+            tracing::warn!("what far memory may be used is not as it was: {error}");
+        }
+        return Ok(LendReport::InUse(sentence));
+    }
+    far.shed(&surplus);
+    shared.lock().estate.extents_shed(&far.extents());
+    far.give_back(&surplus);
+    Ok(LendReport::InForce)
+}
+
+fn far_lending(lending: Lending) -> rackmem_far::Lending {
     let Lending { servers, segments, far_max } = lending;
     let given = |lent: LentSegment| {
         let LentSegment { server, segment, token, first, pages } = lent;
         GivenSegment { server, segment, owner: token, first, pages }
     };
-    let lending = rackmem_far::Lending {
+    rackmem_far::Lending {
         servers,
         given: segments.into_iter().map(given).collect(),
         // More than all slots there are is no limit.
         capacity_pages: far_max.and_then(|far_max| u32::try_from(far_max.pages()).ok()),
-    };
-    match far.lend(lending) {
-        Ok(()) => {
-            shared.lock().far_full = false;
-            shared.evict.notify_one();
-            Ok(LendReport::InForce)
-        }
-        Err(error @ FarError::InUse { .. }) => Ok(LendReport::InUse(error.to_string())),
-        Err(error) => Err(error.to_string()),
     }
 }
 

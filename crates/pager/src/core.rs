@@ -91,6 +91,8 @@ pub(crate) struct Core {
     pub(crate) batch: Option<SpaceId>,
     /// The evictor itself drops pages of this space, whose program stands still: their messages mean nothing.
     pub(crate) dropping: Option<SpaceId>,
+    /// What lies in retired slots is being moved to others.
+    pub(crate) vacating: bool,
     /// No batch may begin (an event waits for its turn, or a detach has begun).
     pub(crate) hold: u32,
     /// Far memory is full: nothing can leave, so nobody is made to wait for room.
@@ -155,6 +157,7 @@ impl Core {
             lost_slots: Vec::new(),
             batch: None,
             dropping: None,
+            vacating: false,
             hold: 0,
             far_full: false,
             stuck: false,

@@ -15,7 +15,7 @@ mod resend;
 
 use std::ops::Range;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use rackmem_far::{Event as FarEvent, FarError, PageError, WriteRequest};
@@ -187,7 +187,15 @@ impl<'a, P: Transfer> Evictor<'a, P> {
         }
         self.discards_up_to = core.version_newest(); // before the version that a reused slot gets
         let slot = core.slots.allocate(None);
-        entry.place = core.standby.push(page, &data, slot.is_some());
+        if core.standby.room() > 0 {
+            entry.place = core.standby.push(page, &data, slot.is_some());
+        } else {
+            // It shared its place, which others keep.
+            core.standby.share(entry.place, page);
+            if slot.is_some() {
+                core.standby.send(entry.place);
+            }
+        }
         entry.slot_valid = false;
         if let Some(slot) = slot {
             let (version, hash) = (core.version(), PageHash::of(&data));
@@ -253,6 +261,7 @@ impl<'a, P: Transfer> Evictor<'a, P> {
             .map(|(outcome, page)| (*outcome == Outcome::Left && !is_zero(page)).then(|| PageHash::of(page)))
             .collect();
         let mut core = self.shared.lock();
+        self.shared.sending.store(true, Relaxed);
         self.discards_up_to = core.version_newest(); // before the versions that reused slots get
         self.stores.clear();
         for (index, hash) in hashes.into_iter().enumerate() {
@@ -290,14 +299,15 @@ impl<'a, P: Transfer> Evictor<'a, P> {
         core.resident -= 1;
         core.counters.evicted += 1;
         let (space, address) = core.table.place(page);
-        let unchanged = entry.is_stored(hash);
+        let moves = entry.slot.is_some_and(|slot| core.must_move(slot));
+        let unchanged = entry.is_stored(hash) && !moves;
         let mut slot = None;
         if unchanged {
             core.counters.unchanged += 1;
         } else {
             // A slot that others share keeps their content; this page gets a slot of its own.
             if let Some(own) = entry.slot.take() {
-                if core.slots.owners(own) == 1 {
+                if core.slots.owners(own) == 1 && !moves {
                     entry.slot = Some(own);
                 } else {
                     core.slot_release(own);
@@ -323,6 +333,11 @@ impl<'a, P: Transfer> Evictor<'a, P> {
 
     fn send(&mut self) {
         self.send_discards();
+        self.send_stores();
+        self.shared.sending.store(false, Release);
+    }
+
+    fn send_stores(&mut self) {
         if self.stores.is_empty() {
             return;
         }
@@ -383,6 +398,7 @@ impl<'a, P: Transfer> Evictor<'a, P> {
         if enough || (full && !self.shared.far_retry()) {
             return;
         }
+        let _growing = self.shared.growing.lock().unwrap_or_else(PoisonError::into_inner);
         let grown = (self.grow)();
         let mut core = self.shared.lock();
         match grown {

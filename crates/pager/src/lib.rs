@@ -42,6 +42,7 @@ mod takeover;
 mod tracing_file;
 mod transfer;
 mod trustee;
+mod vacate;
 mod verdict;
 mod watch;
 
@@ -125,6 +126,12 @@ pub(crate) struct Shared {
     newcomers: Mutex<Vec<SpaceId>>,
     stop: AtomicBool,
     detaching: AtomicBool,
+    /// Held by who changes what far memory may be used.
+    lending: std::sync::Mutex<()>,
+    /// Slots have been given to pages, and their stores are not on the way yet.
+    sending: AtomicBool,
+    /// Held while more is reserved, until its slots are known.
+    growing: Mutex<()>,
     far_asked: Mutex<Instant>,
 }
 
@@ -146,6 +153,9 @@ impl Shared {
             newcomers: Mutex::new(Vec::new()),
             stop: AtomicBool::new(false),
             detaching: AtomicBool::new(false),
+            lending: std::sync::Mutex::default(),
+            sending: AtomicBool::new(false),
+            growing: Mutex::new(()),
             far_asked: Mutex::new(Instant::now()),
         })
     }

@@ -36,7 +36,9 @@ pub(crate) struct Server<'a, P> {
     again: Vec<Fault>,
     messages: Vec<Event>,
     faults: Vec<Event>,
-    requests: Vec<ReadRequest>,
+    pub(crate) requests: Vec<ReadRequest>,
+    /// Chunks that have not been looked through yet for what has to be moved, the next one last.
+    pub(crate) sweep: Vec<(SpaceId, u64)>,
     installer: Installer,
     /// Forked children that nobody polls yet.
     pub(crate) children: Vec<SpaceId>,
@@ -56,6 +58,7 @@ impl<'a, P: Transfer> Server<'a, P> {
             messages: Vec::with_capacity(uffd::MESSAGES_MAX),
             faults: Vec::with_capacity(2 * uffd::MESSAGES_MAX),
             requests: Vec::with_capacity(WINDOW_PAGES_MAX as usize),
+            sweep: Vec::new(),
             installer: Installer::new(),
             children: Vec::new(),
             unsettled: false,
@@ -81,6 +84,8 @@ impl<'a, P: Transfer> Server<'a, P> {
         self.children.append(&mut core.newborn);
         if self.shared.detaching.load(Relaxed) {
             self.bring_home(&mut core);
+        } else if core.vacating {
+            self.move_away(&mut core);
         }
         core.local() + core.headroom() / 2 >= core.limit || core.watched.is_some()
     }
@@ -274,7 +279,12 @@ impl<'a, P: Transfer> Server<'a, P> {
     }
 
     /// Marks a far page as fetched. `None`: too many are under way.
-    fn request(&mut self, core: &mut Core, page: PageRef, waiter: Option<Fault>) -> Option<ReadRequest> {
+    pub(crate) fn request(
+        &mut self,
+        core: &mut Core,
+        page: PageRef,
+        waiter: Option<Fault>,
+    ) -> Option<ReadRequest> {
         let mut entry = core.table.get(page);
         let slot = entry.slot.expect("a far page has a slot");
         let tag = self.free.pop()?;
@@ -299,6 +309,9 @@ impl<'a, P: Transfer> Server<'a, P> {
     }
 
     fn bring_chunk_home(&mut self, core: &mut Core, id: SpaceId, chunk: u64) {
+        if !late::settle(core, id) {
+            return; // which pages these are, is not known yet
+        }
         let Some(first) = core.table.find(id, chunk) else { return };
         let Some(uffd) = core.uffd(id) else { return };
         self.requests.clear();

@@ -12,6 +12,9 @@ const ADDRESS_BYTES_MAX: usize = RECORD_BYTES - ADDRESS;
 /// 4 TiB in extents of the usual size.
 const EXTENTS_MAX: usize = 1 << 16;
 
+/// Set in the place of an extent that was shed.
+const GONE: u64 = 1 << 63;
+
 const _: () = assert!(RECORDS + EXTENTS_MAX * RECORD_BYTES <= SPACES);
 
 impl Estate {
@@ -28,7 +31,7 @@ impl Estate {
             let (low, high) = extent.owner.split_at(8);
             let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |all, &byte| all << 8 | u64::from(byte));
             let slots = u64::from(extent.start) | u64::from(extent.pages) << 32;
-            let place = extent.first << 1 | u64::from(extent.given);
+            let place = place(extent);
             let length = address.len() as u64;
             let words = [extent.epoch, extent.segment, word(low), word(high), slots, length, place];
             for (k, word) in words.into_iter().enumerate() {
@@ -38,6 +41,14 @@ impl Estate {
             self.put(EXTENTS, i as u64 + 1);
         }
         true
+    }
+
+    /// Notes which of the extents were shed; each by one word, so that a successor finds all of it or nothing.
+    pub(crate) fn extents_shed(&mut self, extents: &[ExtentRecord]) {
+        let noted = self.get(EXTENTS) as usize;
+        for (i, extent) in extents.iter().enumerate().take(noted).filter(|(_, extent)| extent.gone) {
+            self.put(RECORDS + i * RECORD_BYTES + 6 * 8, place(extent));
+        }
     }
 
     /// All extents.
@@ -60,9 +71,15 @@ impl Estate {
         let (start, pages) = (word(4) as u32, (word(4) >> 32) as u32);
         let sound = pages > 0 && start.checked_add(pages).is_some();
         let server = String::from_utf8(address).ok()?.parse().ok()?;
-        let (epoch, segment, first, given) = (word(0), word(1), word(6) >> 1, word(6) & 1 == 1);
-        sound.then_some(ExtentRecord { server, epoch, segment, owner, start, pages, first, given })
+        let (epoch, segment, first) = (word(0), word(1), (word(6) & !GONE) >> 1);
+        let (given, gone) = (word(6) & 1 == 1, word(6) & GONE != 0);
+        sound.then_some(ExtentRecord { server, epoch, segment, owner, start, pages, first, given, gone })
     }
+}
+
+/// The place in the segment, and beside it whether that was given, and whether it was shed.
+fn place(extent: &ExtentRecord) -> u64 {
+    extent.first << 1 | u64::from(extent.given) | if extent.gone { GONE } else { 0 }
 }
 
 #[cfg(test)]
@@ -81,10 +98,14 @@ mod tests {
             pages: 10,
             first: u64::from(start) << 30,
             given: start > 0,
+            gone: false,
         };
         assert!(estate.extents_note(&[extent(0)]));
         assert!(estate.extents_note(&[extent(0), extent(10)]));
         assert_eq!(estate.extents().unwrap(), [extent(0), extent(10)]);
+        let gone = ExtentRecord { gone: true, ..extent(0) };
+        estate.extents_shed(&[gone.clone(), extent(10)]);
+        assert_eq!(estate.extents().unwrap(), [gone, extent(10)]);
         let long =
             ExtentRecord { server: format!("unix:/{}", "x".repeat(500)).parse().unwrap(), ..extent(20) };
         assert!(!estate.extents_note(&[extent(0), extent(10), long]));

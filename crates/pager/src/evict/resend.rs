@@ -31,6 +31,7 @@ impl<P: Transfer> Evictor<'_, P> {
     fn resend(&mut self, places: std::ops::Range<usize>) {
         let shared = self.shared;
         let mut core = shared.lock();
+        shared.sending.store(true, Relaxed);
         self.discards_up_to = core.version_newest();
         self.stores.clear();
         for (index, place) in places.enumerate() {

@@ -4,7 +4,7 @@
 //!
 //! Every read of the program is compared with what it wrote last: zeros and old content are caught, SIGBUS is accepted only
 //! after a server did harm, and a thread that is never answered uses up the steps. A failing seed is printed;
-//! `RACKMEM_SIM_SEED=n` runs it alone, `RACKMEM_SIM_SEEDS=n` runs so many.
+//! `RACKMEM_SIM_SEED=n` runs it alone, `RACKMEM_SIM_SEEDS=n` runs so many, from `RACKMEM_SIM_FIRST` on.
 
 mod calls;
 mod check;
@@ -38,6 +38,7 @@ use crate::register;
 use crate::serve::Server;
 use crate::space::Inside;
 use crate::table::SpaceId;
+use crate::vacate::vacate;
 
 /// Seeds of an ordinary test run.
 const SEEDS: u64 = 250;
@@ -57,6 +58,8 @@ struct Plan {
     forks: bool,
     moves: bool,
     detaches: bool,
+    /// Whether extents are emptied while the program runs.
+    vacates: bool,
     steps: u64,
 }
 
@@ -74,6 +77,7 @@ impl Plan {
             moves: rng.one_in(2),
             detaches: rng.one_in(3),
             steps: 40 + rng.below(80),
+            vacates: rng.one_in(2),
         }
     }
 }
@@ -107,11 +111,15 @@ fn simulate(seed: u64) {
     program.begin();
     program::prefill(&sim.world, memory);
     sim.attach(memory);
+    let done = AtomicBool::new(false);
     shuttle::thread::scope(|scope| {
         scope.spawn(|| sim.serve());
         let evictor = scope.spawn(|| sim.evict(plan.can_move));
         scope.spawn(|| sim.keep());
+        let vacating = plan.vacates.then(|| scope.spawn(|| sim.vacate(&done)));
         program.run();
+        done.store(true, Relaxed);
+        vacating.map(|thread| thread.join().unwrap());
         if plan.detaches {
             detach(&sim.shared).unwrap();
         }
@@ -153,6 +161,24 @@ impl Simulation {
         crate::kernel::Mapping::register(&mapping, BADGE, PAGE).unwrap();
         let space = keeper::new_space(Arc::new(mapping), memory as u32, self.inside(memory));
         self.shared.lock().space_add(space);
+    }
+
+    /// Empties one extent after the other.
+    fn vacate(&self, done: &AtomicBool) {
+        while !done.load(Relaxed) {
+            self.pause(8);
+            let chosen = {
+                let _growing = self.shared.growing.lock().unwrap();
+                let choice = self.world.below(100);
+                self.rack.lock().unwrap().any_extent(choice)
+            };
+            let Some(slots) = chosen.filter(|_| self.world.chance(4)) else { continue };
+            if vacate(&self.shared, std::slice::from_ref(&slots)).is_ok() {
+                while !self.rack.lock().unwrap().shed(&slots) {
+                    self.pause(8);
+                }
+            }
+        }
     }
 
     /// The fault thread.
@@ -292,7 +318,10 @@ fn every_read_finds_what_was_written_last() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seeds = match number("RACKMEM_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("RACKMEM_SIM_SEEDS").unwrap_or(SEEDS),
+        None => {
+            let first = number("RACKMEM_SIM_FIRST").unwrap_or(0);
+            first..first + number("RACKMEM_SIM_SEEDS").unwrap_or(SEEDS)
+        }
     };
     for seed in seeds {
         assert!(run(seed), "seed {seed} failed: RACKMEM_SIM_SEED={seed} runs it alone");

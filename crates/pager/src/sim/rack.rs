@@ -1,7 +1,7 @@
 //! Simulated memory servers, and ports to them: they answer late and in any order, come late to what was sent before a cut,
 //! die, and, where that is asked for, answer with a page that is not the right one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +32,10 @@ pub(super) struct Rack {
     extents: Vec<(Range<u32>, usize)>,
     alive: [bool; SERVERS],
     extents_max: usize,
+    /// Extents that were shed: nobody may ask for what was there.
+    gone: HashSet<usize>,
+    /// Reads and stores under way, by extent.
+    flying: HashMap<usize, usize>,
     /// Discards that a server has not come to yet.
     late: Vec<(Slot, PageVersion)>,
     /// How often a read is answered wrongly: once in so many.
@@ -46,6 +50,8 @@ impl Rack {
             extents: Vec::new(),
             alive: [true; SERVERS],
             extents_max,
+            gone: HashSet::new(),
+            flying: HashMap::new(),
             late: Vec::new(),
             lie_one_in,
         }))
@@ -54,7 +60,7 @@ impl Rack {
     pub(super) fn grow(&mut self) -> Option<Range<u32>> {
         let number = self.extents.len();
         let alive: Vec<usize> = (0..SERVERS).filter(|&server| self.alive[server]).collect();
-        if number == self.extents_max || alive.is_empty() {
+        if number - self.gone.len() == self.extents_max || alive.is_empty() {
             return None;
         }
         let slots = number as u32 * EXTENT..(number as u32 + 1) * EXTENT;
@@ -67,6 +73,35 @@ impl Rack {
         self.alive[server] = false;
         let dead: Vec<Range<u32>> = self.ranges(server);
         self.pages.retain(|slot, _| !dead.iter().any(|range| range.contains(slot)));
+    }
+
+    /// One of the extents that were not shed.
+    pub(super) fn any_extent(&self, choice: u64) -> Option<Range<u32>> {
+        let there: Vec<usize> =
+            (0..self.extents.len()).filter(|extent| !self.gone.contains(extent)).collect();
+        let chosen = there.get(choice as usize % there.len().max(1))?;
+        Some(self.extents[*chosen].0.clone())
+    }
+
+    /// Nothing lies there any more. `false`: something is still on its way.
+    pub(super) fn shed(&mut self, slots: &Range<u32>) -> bool {
+        let extent = (slots.start / EXTENT) as usize;
+        let settled = self.flying.get(&extent).is_none_or(|count| *count == 0);
+        if settled {
+            self.gone.insert(extent);
+            self.pages.retain(|slot, _| !slots.contains(slot));
+        }
+        settled
+    }
+
+    fn asked(&mut self, slot: Slot) {
+        let extent = (slot.0 / EXTENT) as usize;
+        assert!(!self.gone.contains(&extent), "{slot:?} was shed");
+        *self.flying.entry(extent).or_default() += 1;
+    }
+
+    fn answered(&mut self, slot: Slot) {
+        *self.flying.entry((slot.0 / EXTENT) as usize).or_default() -= 1;
     }
 
     fn ranges(&self, server: usize) -> Vec<Range<u32>> {
@@ -209,6 +244,7 @@ impl SimPort {
             }
         }
         for answer in failed {
+            self.rack.lock().unwrap().answered(answer.slot());
             match answer {
                 Answer::Page(tag, slot, _) | Answer::ReadFailed(tag, slot, _) => {
                     sink(Event::ReadFailed { tag, slot, error: PageError::Lost });
@@ -226,10 +262,16 @@ impl SimPort {
 
 impl Transfer for SimPort {
     fn read(&mut self, requests: &[ReadRequest]) {
+        let mut rack = self.rack.lock().unwrap();
+        requests.iter().for_each(|request| rack.asked(request.slot));
+        drop(rack);
         self.requests.extend(requests.iter().map(|request| Request::Read(request.tag, request.slot)));
     }
 
     fn write(&mut self, pages: &[WriteRequest<'_>]) {
+        let mut rack = self.rack.lock().unwrap();
+        pages.iter().for_each(|page| rack.asked(page.slot));
+        drop(rack);
         self.requests.extend(pages.iter().map(|page| {
             let stored =
                 Stored { version: page.version, checksum: page.checksum, data: Box::new(*page.data) };
@@ -256,7 +298,9 @@ impl Transfer for SimPort {
         let count = self.world.below(self.answers.len() as u64 + 1);
         for _ in 0..count {
             let index = self.world.below(self.answers.len() as u64) as usize;
-            match self.answers.swap_remove(index) {
+            let answer = self.answers.swap_remove(index);
+            self.rack.lock().unwrap().answered(answer.slot());
+            match answer {
                 Answer::Page(tag, slot, Stored { version, checksum, data }) => {
                     sink(Event::Page { tag, slot, version, checksum, data: &data });
                 }

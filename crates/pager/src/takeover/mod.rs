@@ -233,7 +233,7 @@ impl Heirs {
 fn slots(extents: &[ExtentRecord]) -> SlotTable {
     let mut slots = SlotTable::default();
     let mut end = 0;
-    for extent in extents {
+    for extent in extents.iter().filter(|extent| !extent.gone) {
         if extent.start >= end {
             end = extent.start + extent.pages;
             slots.add_extent(extent.start..end);
