@@ -199,6 +199,8 @@ pub enum MachineState {
     Creating,
     /// It runs.
     Running,
+    /// Somebody paused it.
+    Paused,
     /// It exists and does not run.
     Stopped,
     /// It ended by itself, or its agent does not have it any more; `reason` says which.
