@@ -5,8 +5,8 @@ use std::future::Future;
 use futures_util::stream::BoxStream;
 
 use super::{
-    Access, Attachment, AttachmentView, Console, DomainAttach, ElasticBounds, ElasticView, HostView, LogQuery,
-    ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
+    Access, Attachment, AttachmentView, Console, DomainAttach, ElasticBounds, ElasticView, HostView,
+    LogQuery, ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
 };
 use crate::change::Change;
 use crate::event::{Event, EventId};

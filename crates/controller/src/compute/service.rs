@@ -101,11 +101,11 @@ impl Controller {
         how: StopRequest,
     ) -> Result<Operation, Problem> {
         how.check()?;
-        self.of_machine(change, kind::VM_STOP, who, name, MachineWork::Stop(how), |_, machine| {
-            match machine.state {
-                MachineState::Paused => Ok(()),
-                _ => running(name, machine),
-            }
+        self.of_machine(change, kind::VM_STOP, who, name, MachineWork::Stop(how), |_, machine| match machine
+            .state
+        {
+            MachineState::Paused => Ok(()),
+            _ => running(name, machine),
         })
         .await
     }
