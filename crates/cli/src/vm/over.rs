@@ -115,6 +115,7 @@ async fn list(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
             "LOCAL",
             "FAR",
             "CLASS",
+            "ELASTIC",
             "VCPUS",
             "RESERVATION",
             "PROJECT",
@@ -125,7 +126,7 @@ async fn list(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(of: &MachineView) -> [String; 11] {
+fn row(of: &MachineView) -> [String; 12] {
     [
         of.name.to_string(),
         word(&of.state),
@@ -135,6 +136,7 @@ fn row(of: &MachineView) -> [String; 11] {
         of.local.to_string(),
         of.far.to_string(),
         of.class.to_string(),
+        of.elastic.map_or_else(|| "-".to_owned(), |bounds| format!("{}..{}", bounds.min, bounds.max)),
         of.vcpus.to_string(),
         of.reservation.to_string(),
         of.project.clone(),
@@ -170,6 +172,7 @@ fn text(of: &MachineView) -> String {
         ("memory", Some(format!("{}, at most {}", of.memory, of.memory_max))),
         ("local", Some(of.local.to_string())),
         ("far", Some(far)),
+        ("elastic", of.elastic.map(|bounds| format!("{} to {}", bounds.min, bounds.max))),
         ("reservation", Some(of.reservation.to_string())),
         ("operation", of.operation.map(|id| id.to_string())),
         ("agent", (!is_asked).then(|| "says nothing of it".to_owned())),

@@ -172,8 +172,18 @@ impl State {
 
     /// A machine as it is shown, without what its agent says.
     pub(crate) fn machine_view(&self, machine: &Machine) -> MachineView {
-        let Machine { new, project, reservation: id, state, reason, memory, operation, created_ms, .. } =
-            machine;
+        let Machine {
+            new,
+            project,
+            reservation: id,
+            state,
+            reason,
+            memory,
+            elastic,
+            operation,
+            created_ms,
+            ..
+        } = machine;
         let reservation = self.rack.reservation(*id).ok();
         let segments = reservation.iter().flat_map(|of| &of.mappings);
         let mut bricks: Vec<String> = segments
@@ -196,9 +206,25 @@ impl State {
             class: reservation.map_or(new.class, |of| class_of(of.request.class)),
             far: Bytes::from_pages(reservation.map_or(0, |of| of.pages())),
             memory_bricks: bricks,
+            elastic: *elastic,
             operation: entry.map(|entry| entry.operation.id),
             created_ms: *created_ms,
             machine: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_was_stored_before_machines_could_be_elastic_is_read() {
+        let text = r#"{"new":{"name":"web1","project":null,"compute":null,"memory":1073741824,"memory_max":null,"local":null,
+            "class":"rack","spread":null,"vcpus":1,"boot":{"kernel":"/k","initrd":null,"append":null,"disks":[],"cloud_init":null},
+            "far_node":null,"start":true},"project":"default","reservation":1,"state":"running","reason":null,
+            "memory":1073741824,"operation":null,"created_ms":7,"version":3}"#;
+        let machine: Machine = serde_json::from_str(text).unwrap();
+        assert_eq!((machine.state, machine.elastic), (MachineState::Running, None));
     }
 }
