@@ -89,7 +89,8 @@ fn root_qemu_what_fails_leaves_nothing_and_what_died_is_told() {
     let why = ended.stderr.split("rackmem why ").nth(1).and_then(|rest| rest.split('\'').next()).unwrap();
     let told = rack.done(&["why", why]);
     assert!(told.lines().any(|line| line.starts_with("c2") && line.contains("cores")), "{told}");
-    rack.refused(&["vm", "pause", "web1"], "--agent");
+    rack.refused(&["vm", "pause", "web1"], "there is no virtual machine 'web1'");
+    rack.refused(&["vm", "detach", "web1"], "--agent");
     rack.refused(&["vm", "list", "--agent", "a:1", "--controller", "b:1"], "cannot be used with");
     // What ends behind the controller's back is told within bounded time.
     rack.create("web1", &[&sizes[..], &["--compute", "c1"]].concat());
