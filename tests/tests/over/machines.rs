@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use guest_probe::ProbeClient;
 use rackmem_types::Bytes;
 use serde_json::Value;
 
-use crate::rack::{Rack, wait_until};
+use crate::rack::{Rack, wait_for, wait_until};
 
 const MIB: u64 = 1 << 20;
 
@@ -34,6 +35,7 @@ fn root_qemu_a_machine_lives_over_the_rack_and_leaves_nothing() {
     assert_ne!(rack.circuits(), "none");
     // The guest's memory is on the other side of the circuit, and is what the guest wrote.
     let mut probe = rack.probe("c2", "web1");
+    watched(&rack, &mut probe);
     probe.fill(5, Bytes(160 * MIB)).unwrap();
     probe.check().unwrap();
     let far = |rack: &Rack| rack.machine("web1")["machine"]["memory"]["far"].as_u64().unwrap();
@@ -64,6 +66,7 @@ fn root_qemu_a_machine_lives_over_the_rack_and_leaves_nothing() {
         assert!(told.contains("gave back"), "{kept}, and it said: {told}");
     }
     probe.check().unwrap();
+    through_the_controller(&rack, &mut probe);
     rack.done(&["vm", "stop", "web1", "--force"]);
     assert_eq!(rack.machine("web1")["state"], "stopped");
     rack.refused(&["vm", "resize", "web1", "512MiB"], "does not run");
@@ -73,6 +76,34 @@ fn root_qemu_a_machine_lives_over_the_rack_and_leaves_nothing() {
     probe.check().unwrap();
     assert_eq!(rack.done(&["vm", "delete", "web1"]), "web1: deleted\n");
     rack.is_empty();
+}
+
+/// Who knows only the controller pauses the machine, reads what it said, and types.
+fn through_the_controller(rack: &Rack, probe: &mut ProbeClient) {
+    assert_eq!(rack.done(&["vm", "pause", "web1"]), "web1: paused\n");
+    let machine = rack.machine("web1");
+    assert_eq!((&machine["state"], &machine["machine"]["state"]), (&"paused".into(), &"paused".into()));
+    rack.refused(&["vm", "resize", "web1", "320MiB"], "rackmem vm resume web1");
+    assert_eq!(rack.done(&["vm", "resume", "web1"]), "web1: goes on\n");
+    assert_eq!(rack.json(&["vm", "list"])[0]["state"], "running");
+    probe.check().unwrap();
+    assert!(rack.done(&["vm", "log", "web1"]).contains("guest-probe: ready"));
+    rack.typed("web1", "echo typed-$((40+2))", "typed-42");
+}
+
+/// Who knows only the controller sees each access to a page.
+fn watched(rack: &Rack, probe: &mut ProbeClient) {
+    let page = format!("{:#x}", probe.page().unwrap().guest_physical_address);
+    let mut watch = rack.begin(&["vm", "watch", "web1", &page]);
+    // The watch is in force some time after it was asked for.
+    let mut value = 0;
+    wait_until("an access is seen", || {
+        value += 1;
+        probe.page_write(value).unwrap();
+        watch.said(|text| text.contains(" write ") && text.contains(&page))
+    });
+    assert_eq!(probe.page_read().unwrap().value, Some(value));
+    probe.page_release().unwrap();
 }
 
 #[test]
@@ -154,12 +185,46 @@ fn root_qemu_an_agent_asks_the_controller_for_more_and_gives_it_back() {
     probe.shrink(Bytes(150 * MIB)).unwrap();
     std::thread::sleep(Duration::from_secs(3));
     rack.on_agent(0, &["resize", "web1", "256MiB"]);
-    let begun = std::time::Instant::now();
-    while rack.machine("web1")["far"].as_u64() != Some(256 * MIB) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it was not given back: {}", rack.machine("web1"));
-        std::thread::sleep(Duration::from_millis(500));
-    }
+    wait_for("it is given back", Duration::from_secs(60), || reserved(&rack) == 256 * MIB);
     probe.check().unwrap();
+    follow(&rack, &mut probe);
     rack.done(&["vm", "delete", "web1"]);
     rack.is_empty();
+}
+
+/// The machine follows its guest: what it grows by its agent has the controller reserve, and what it shrinks by goes back.
+fn follow(rack: &Rack, probe: &mut ProbeClient) {
+    let told = rack.done(&["vm", "elastic", "web1", "--min", "256MiB", "--max", "512MiB"]);
+    assert_eq!(told, "web1: follows its guest from 256MiB to 512MiB\n");
+    assert_eq!(rack.json(&["vm", "list"])[0]["elastic"]["max"], 512 * MIB);
+    let size = || rack.machine("web1")["machine"]["memory"]["size"].as_u64().unwrap();
+    for _ in 0..7 {
+        let before = size();
+        probe.grow(Bytes(24 * MIB)).unwrap();
+        let short = probe.info().unwrap().memory;
+        if short.available.0 * 100 / short.total.0 < 15 {
+            wait_for("it grows", Duration::from_secs(90), || size() > before);
+        }
+    }
+    probe.check().unwrap();
+    assert_eq!(probe.info().unwrap().oom_kills, 0);
+    let (grown, machine) = (reserved(rack), rack.machine("web1"));
+    let attached = machine["machine"]["attachments"].as_array().unwrap().len();
+    assert!(grown >= 320 * MIB && attached > 1, "{attached} attachments: {machine}");
+    assert_eq!(rack.json(&["reservation", "list"])[0]["memory"].as_u64(), Some(grown));
+    let kinds = rack.json(&["operation", "list"]);
+    let fits = kinds.as_array().unwrap().iter().filter(|of| of["kind"] == "vm.fit" && of["by"] == "c1");
+    assert!(fits.count() >= 2, "{kinds}");
+    probe.release().unwrap();
+    wait_for("the guest gives it back", Duration::from_secs(150), || size() + 48 * MIB <= grown);
+    wait_for("it is released", Duration::from_secs(90), || reserved(rack) < grown);
+    let decisions = rack.done(&["vm", "elastic", "web1"]);
+    assert!(decisions.contains("is available") && decisions.contains("has been available"), "{decisions}");
+    rack.done(&["vm", "elastic", "web1", "--off"]);
+    assert_eq!(rack.done(&["vm", "elastic", "web1"]), "web1: does not follow its guest\n");
+}
+
+/// Far memory that is reserved for the machine.
+fn reserved(rack: &Rack) -> u64 {
+    rack.machine("web1")["far"].as_u64().unwrap()
 }
