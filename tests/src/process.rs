@@ -98,6 +98,14 @@ impl Process {
         }
     }
 
+    /// Whether what it printed so far is what is looked for.
+    pub fn said(&mut self, is_it: impl FnOnce(&str) -> bool) -> bool {
+        while let Ok(line) = self.lines.try_recv() {
+            self.keep(&line);
+        }
+        is_it(&self.stdout)
+    }
+
     /// Waits for the end, and calls `watch` from time to time.
     #[track_caller]
     pub fn finish_watched(mut self, mut watch: impl FnMut(u32)) -> Ended {

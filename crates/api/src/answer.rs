@@ -23,6 +23,16 @@ impl IntoResponse for Accepted {
     }
 }
 
+/// Text for people, as it was written.
+#[derive(Debug)]
+pub(crate) struct Plain(pub(crate) Vec<u8>);
+
+impl IntoResponse for Plain {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], self.0).into_response()
+    }
+}
+
 /// What a changing request may be answered with, for the OpenAPI document.
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "only its description is used")]

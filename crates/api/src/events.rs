@@ -179,6 +179,25 @@ pub fn sse<E: Serialize + Send + 'static>(
     Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE_EVERY))
 }
 
+/// Sends values that have no numbers in the same way; a problem in the place of one is where readers end.
+pub fn sse_of_results<E: Serialize + Send + 'static>(
+    stream: impl Stream<Item = Result<E, Problem>> + Send + 'static,
+    closing: Closing,
+) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
+    let told = stream.map(|result| match result {
+        Ok(value) => ValueOrProblem::Value(value),
+        Err(problem) => ValueOrProblem::Problem(problem),
+    });
+    sse(told, |_| None, closing)
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ValueOrProblem<E> {
+    Value(E),
+    Problem(Problem),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,7 @@ mod class;
 pub mod client;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod console;
 pub mod controller;
 mod error;
 pub mod event;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use rackmem_api::agent::StopRequest;
+use rackmem_api::agent::{Access, Console, ElasticBounds, ElasticView, LogQuery, StopRequest, WatchQuery};
 use rackmem_api::controller::{
     BrickNew, BrickView, ControllerApi, ControllerView, DrainRequest, MachineNew, MachineResize, MachineView,
     PlanView, RackFile, ReasonView, ReservationNew, ReservationResize, ReservationView, Topology, Who, kind,
@@ -297,6 +297,14 @@ impl ControllerApi for Controller {
         self.machine_stop(&change, &who, &name, how).await
     }
 
+    async fn vm_pause(&self, change: Change, who: Who, name: VmName) -> Result<Operation, Problem> {
+        self.machine_pause(&change, &who, &name).await
+    }
+
+    async fn vm_resume(&self, change: Change, who: Who, name: VmName) -> Result<Operation, Problem> {
+        self.machine_resume(&change, &who, &name).await
+    }
+
     async fn vm_resize(
         &self,
         change: Change,
@@ -315,6 +323,37 @@ impl ControllerApi for Controller {
         request: MachineResize,
     ) -> Result<Operation, Problem> {
         self.machine_fit(&change, &who, &name, request.memory).await
+    }
+
+    async fn vm_elastic_set(
+        &self,
+        change: Change,
+        who: Who,
+        name: VmName,
+        bounds: Option<ElasticBounds>,
+    ) -> Result<Operation, Problem> {
+        self.machine_elastic_set(&change, &who, &name, bounds).await
+    }
+
+    async fn vm_elastic_show(&self, who: Who, name: VmName) -> Result<Option<ElasticView>, Problem> {
+        self.machine_elastic_show(&who, &name).await
+    }
+
+    async fn vm_console(&self, who: Who, name: VmName) -> Result<Console, Problem> {
+        self.machine_console(&who, &name).await
+    }
+
+    async fn vm_log(&self, who: Who, name: VmName, query: LogQuery) -> Result<Vec<u8>, Problem> {
+        self.machine_log(&who, &name, query).await
+    }
+
+    async fn vm_watch(
+        &self,
+        who: Who,
+        name: VmName,
+        query: WatchQuery,
+    ) -> Result<BoxStream<'static, Result<Access, Problem>>, Problem> {
+        self.machine_watch(&who, &name, query).await
     }
 
     async fn vm_delete(&self, change: Change, who: Who, name: VmName) -> Result<Operation, Problem> {

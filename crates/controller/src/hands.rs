@@ -9,7 +9,7 @@ pub(crate) mod memory;
 mod switches;
 
 use futures_util::future::BoxFuture;
-use rackmem_api::agent::VmView;
+use rackmem_api::agent::{AgentClient, VmView};
 use rackmem_api::problem::ProblemType;
 use rackmem_api::serve::TlsFiles;
 use rackmem_api::{AttachmentId, Problem};
@@ -18,6 +18,7 @@ use rackmem_rack::{Name, PARTS_MAX, SegmentId, Step};
 
 use crate::compute::{Call, Told};
 use agents::Agents;
+pub(crate) use agents::told;
 use memory::Memory;
 use switches::Switches;
 
@@ -79,6 +80,9 @@ pub trait Hands: std::fmt::Debug + Send + Sync + 'static {
         brick: &'a Name,
         address: &'a str,
     ) -> BoxFuture<'a, Result<Vec<VmView>, Problem>>;
+
+    /// Who asks the agent of a compute brick for what is only passed on: consoles, logs, accesses to a page.
+    fn agent(&self, brick: &Name, address: &str) -> Result<AgentClient, Problem>;
 }
 
 /// Hands that reach real agents (or simulated ones), memory servers and switches.
@@ -158,6 +162,10 @@ impl Hands for RackHands {
         Box::pin(self.agents.machines(brick, address))
     }
 
+    fn agent(&self, brick: &Name, address: &str) -> Result<AgentClient, Problem> {
+        self.agents.client(brick, management(address))
+    }
+
     fn look<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Seen, Problem>> {
         Box::pin(async move {
             match target {
@@ -195,7 +203,7 @@ fn management(address: &str) -> &str {
     address.split_once(',').map_or(address, |(_, management)| management)
 }
 
-fn no_address(brick: &Name) -> Problem {
+pub(crate) fn no_address(brick: &Name) -> Problem {
     let detail = format!("'{brick}' is registered without an address: remove it and register it with one");
     Problem::new(ProblemType::Unsupported, detail)
 }

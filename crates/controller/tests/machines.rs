@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::{Bricks, change, ended, register, settled, start, who};
-use rackmem_api::agent::StopRequest;
+use rackmem_api::agent::{ElasticBounds, StopRequest};
 use rackmem_api::controller::{
     ControllerApi, MachineNew, MachineResize, MachineState, MachineView, Role, Who,
 };
@@ -48,22 +48,37 @@ enum Act {
     Create,
     Grow,
     Shrink,
+    Follow,
+    Widen,
+    Pause,
+    Resume,
+    Unfollow,
     Stop,
     Start,
     Delete,
 }
 
-use Act::{Create, Delete, Grow, Shrink, Start, Stop};
+use Act::{Create, Delete, Follow, Grow, Pause, Resume, Shrink, Start, Stop, Unfollow, Widen};
 
-const LIFE: [Act; 6] = [Create, Grow, Shrink, Stop, Start, Delete];
+const LIFE: [Act; 11] = [Create, Grow, Shrink, Follow, Widen, Pause, Resume, Unfollow, Stop, Start, Delete];
+
+/// Between which sizes the machine follows its guest, and then.
+const NARROW: ElasticBounds = ElasticBounds { min: gib(1), max: gib(2) };
+const WIDE: ElasticBounds = ElasticBounds { min: gib(1), max: gib(3) };
 
 async fn ask(controller: &Controller, act: Act) -> Result<Operation, Problem> {
     let change = change(controller).await;
     let to = |memory| MachineResize { memory };
+    let follow = |bounds| controller.vm_elastic_set(change.clone(), who(), web1(), bounds);
     match act {
         Create => controller.vm_create(change, who(), new(gib(1))).await,
         Grow => controller.vm_resize(change, who(), web1(), to(gib(2))).await,
         Shrink => controller.vm_resize(change, who(), web1(), to(gib(1))).await,
+        Follow => follow(Some(NARROW)).await,
+        Widen => follow(Some(WIDE)).await,
+        Unfollow => follow(None).await,
+        Pause => controller.vm_pause(change, who(), web1()).await,
+        Resume => controller.vm_resume(change, who(), web1()).await,
         Stop => controller.vm_stop(change, who(), web1(), StopRequest::default()).await,
         Start => controller.vm_start(change, who(), web1()).await,
         Delete => controller.vm_delete(change, who(), web1()).await,
@@ -103,6 +118,11 @@ async fn whole(controller: &Controller, bricks: &Bricks, when: &str) {
                 (segments, segments, 1),
                 "{when}: {bricks:?}"
             );
+            assert_eq!(has("paused ") == 1, machine.state == MachineState::Paused, "{when}: {bricks:?}");
+            let follows =
+                machine.elastic.map(|bounds| format!("elastic web1 {}..{}", bounds.min, bounds.max));
+            assert_eq!(has("elastic "), usize::from(follows.is_some()), "{when}: {bricks:?}");
+            assert_eq!(follows.map(|text| has(&text)), machine.elastic.map(|_| 1), "{when}: {bricks:?}");
         }
     }
 }
@@ -128,6 +148,11 @@ async fn a_machine_lives_and_leaves_nothing() {
         for (act, state, far) in [
             (Grow, MachineState::Running, gib(2)),
             (Shrink, MachineState::Running, gib(1)),
+            (Follow, MachineState::Running, gib(1)),
+            (Pause, MachineState::Paused, gib(1)),
+            (Resume, MachineState::Running, gib(1)),
+            (Widen, MachineState::Running, gib(1)),
+            (Pause, MachineState::Paused, gib(1)),
             (Stop, MachineState::Stopped, gib(1)),
             (Start, MachineState::Running, gib(1)),
         ] {
@@ -145,24 +170,22 @@ async fn a_machine_lives_and_leaves_nothing() {
 /// What one act does, leg by leg, fails at each of them in turn.
 #[tokio::test]
 async fn each_leg_that_fails_is_undone() {
-    for (until, act, legs) in [(0, Create, 5), (1, Grow, 5)] {
+    let acts = [(0, Create, 5), (1, Grow, 5), (3, Follow, 1), (4, Widen, 1), (5, Pause, 1), (6, Resume, 1)];
+    for (until, act, legs) in acts.into_iter().chain([(7, Unfollow, 1)]) {
         for fails_at in 1..=legs {
             let (state, bricks) = (tempdir().unwrap(), Arc::new(Bricks::default()));
             let controller = world(state.path(), &bricks).await;
             for before in &LIFE[..until] {
                 done(&controller, *before).await;
             }
-            let before = (listed(&controller).await, bricks.held());
+            let held = || bricks.holds.lock().unwrap().clone();
+            let before = (listed(&controller).await, held());
             bricks.fail_after(fails_at);
             let asked = ask(&controller, act).await.unwrap();
             let failed = ended(&controller, &asked).await;
             assert_eq!(failed.state, OperationState::Failed, "{act:?}, leg {fails_at}: {failed:?}");
             assert!(failed.error.unwrap().detail.contains("told to fail"));
-            assert_eq!(
-                (listed(&controller).await, bricks.held()),
-                before,
-                "{act:?}, leg {fails_at}: {bricks:?}"
-            );
+            assert_eq!((listed(&controller).await, held()), before, "{act:?}, leg {fails_at}: {bricks:?}");
             whole(&controller, &bricks, "after a failure").await;
         }
     }
@@ -173,7 +196,7 @@ async fn each_leg_that_fails_is_undone() {
 fn a_controller_that_dies_after_any_record_is_followed_by_one_that_finishes() {
     let life = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     // All of a life takes about as many changes as the last of these.
-    for changes in 2..=36 {
+    for changes in 2..=56 {
         let (state, bricks) = (tempdir().unwrap(), Arc::new(Bricks::default()));
         let first = life();
         first.block_on(async {
@@ -236,6 +259,50 @@ async fn what_cannot_be_is_refused_with_the_reason() {
     assert_eq!((by_hand.status, by_hand.detail.contains("'web1'")), (409, true), "{by_hand}");
     done(&controller, Stop).await;
     assert_eq!(ask(&controller, Grow).await.unwrap_err().status, 409);
+}
+
+#[tokio::test]
+async fn a_paused_machine_is_let_go_on_before_anything_that_needs_its_guest() {
+    let (state, bricks) = (tempdir().unwrap(), Arc::new(Bricks::default()));
+    let controller = world(state.path(), &bricks).await;
+    done(&controller, Create).await;
+    let refused = async |act: Act, words: &str| {
+        let problem = ask(&controller, act).await.unwrap_err();
+        assert_eq!((problem.status, problem.detail.contains(words)), (409, true), "{act:?}: {problem}");
+    };
+    refused(Resume, "not paused").await;
+    done(&controller, Pause).await;
+    refused(Pause, "paused already").await;
+    for act in [Start, Grow] {
+        refused(act, "rackmem vm resume web1").await;
+    }
+    done(&controller, Follow).await;
+    done(&controller, Stop).await;
+    for act in [Pause, Resume] {
+        refused(act, "rackmem vm start web1").await;
+    }
+    done(&controller, Start).await;
+    done(&controller, Pause).await;
+    done(&controller, Delete).await;
+    assert_eq!(bricks.held(), 0);
+}
+
+#[tokio::test]
+async fn bounds_that_make_no_sense_are_refused_at_once() {
+    let (state, bricks) = (tempdir().unwrap(), Arc::new(Bricks::default()));
+    let controller = world(state.path(), &bricks).await;
+    done(&controller, Create).await;
+    for (min, max, words) in [
+        (gib(2), gib(1), "more than max"),
+        (gib(1), gib(4), "more than the machine can have"),
+        (Bytes(0), gib(1), "more than nothing"),
+    ] {
+        let bounds = Some(ElasticBounds { min, max });
+        let change = change(&controller).await;
+        let problem = controller.vm_elastic_set(change, who(), web1(), bounds).await.unwrap_err();
+        assert_eq!((problem.status, problem.detail.contains(words)), (422, true), "{problem}");
+    }
+    assert_eq!(listed(&controller).await.unwrap().elastic, None);
 }
 
 #[tokio::test]

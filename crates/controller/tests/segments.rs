@@ -169,6 +169,10 @@ impl Hands for Clumsy {
         self.real.machines(brick, address)
     }
 
+    fn agent(&self, brick: &Name, address: &str) -> Result<AgentClient, Problem> {
+        self.real.agent(brick, address)
+    }
+
     fn look<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Seen, Problem>> {
         if self.blind { Box::pin(std::future::pending()) } else { self.real.look(target) }
     }

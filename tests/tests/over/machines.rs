@@ -6,7 +6,7 @@ use guest_probe::ProbeClient;
 use rackmem_types::Bytes;
 use serde_json::Value;
 
-use crate::rack::{Rack, wait_until};
+use crate::rack::{Rack, wait_for, wait_until};
 
 const MIB: u64 = 1 << 20;
 
@@ -35,6 +35,7 @@ fn root_qemu_a_machine_lives_over_the_rack_and_leaves_nothing() {
     assert_ne!(rack.circuits(), "none");
     // The guest's memory is on the other side of the circuit, and is what the guest wrote.
     let mut probe = rack.probe("c2", "web1");
+    watched(&rack, &mut probe);
     probe.fill(5, Bytes(160 * MIB)).unwrap();
     probe.check().unwrap();
     let far = |rack: &Rack| rack.machine("web1")["machine"]["memory"]["far"].as_u64().unwrap();
@@ -67,6 +68,7 @@ fn root_qemu_a_machine_lives_over_the_rack_and_leaves_nothing() {
         assert!(told.contains("gave back"), "{kept}, and it said: {told}");
     }
     probe.check().unwrap();
+    through_the_controller(&rack, &mut probe);
     drain(&rack, &mut probe);
     rack.done(&["vm", "stop", "web1", "--force"]);
     assert_eq!(rack.machine("web1")["state"], "stopped");
@@ -93,6 +95,34 @@ fn drain(rack: &Rack, probe: &mut ProbeClient) {
     }
 }
 
+/// Who knows only the controller pauses the machine, reads what it said, and types.
+fn through_the_controller(rack: &Rack, probe: &mut ProbeClient) {
+    assert_eq!(rack.done(&["vm", "pause", "web1"]), "web1: paused\n");
+    let machine = rack.machine("web1");
+    assert_eq!((&machine["state"], &machine["machine"]["state"]), (&"paused".into(), &"paused".into()));
+    rack.refused(&["vm", "resize", "web1", "320MiB"], "rackmem vm resume web1");
+    assert_eq!(rack.done(&["vm", "resume", "web1"]), "web1: goes on\n");
+    assert_eq!(rack.json(&["vm", "list"])[0]["state"], "running");
+    probe.check().unwrap();
+    assert!(rack.done(&["vm", "log", "web1"]).contains("guest-probe: ready"));
+    rack.typed("web1", "echo typed-$((40+2))", "typed-42");
+}
+
+/// Who knows only the controller sees each access to a page.
+fn watched(rack: &Rack, probe: &mut ProbeClient) {
+    let page = format!("{:#x}", probe.page().unwrap().guest_physical_address);
+    let mut watch = rack.begin(&["vm", "watch", "web1", &page]);
+    // The watch is in force some time after it was asked for.
+    let mut value = 0;
+    wait_until("an access is seen", || {
+        value += 1;
+        probe.page_write(value).unwrap();
+        watch.said(|text| text.contains(" write ") && text.contains(&page))
+    });
+    assert_eq!(probe.page_read().unwrap().value, Some(value));
+    probe.page_release().unwrap();
+}
+
 #[test]
 fn root_qemu_what_fails_leaves_nothing_and_what_died_is_told() {
     let rack = Rack::up("f");
@@ -107,7 +137,8 @@ fn root_qemu_what_fails_leaves_nothing_and_what_died_is_told() {
     let why = ended.stderr.split("rackmem why ").nth(1).and_then(|rest| rest.split('\'').next()).unwrap();
     let told = rack.done(&["why", why]);
     assert!(told.lines().any(|line| line.starts_with("c2") && line.contains("cores")), "{told}");
-    rack.refused(&["vm", "pause", "web1"], "--agent");
+    rack.refused(&["vm", "pause", "web1"], "there is no virtual machine 'web1'");
+    rack.refused(&["vm", "detach", "web1"], "--agent");
     rack.refused(&["vm", "list", "--agent", "a:1", "--controller", "b:1"], "cannot be used with");
     // What ends behind the controller's back is told within bounded time.
     rack.create("web1", &[&sizes[..], &["--compute", "c1"]].concat());
@@ -171,12 +202,54 @@ fn root_qemu_an_agent_asks_the_controller_for_more_and_gives_it_back() {
     probe.shrink(Bytes(150 * MIB)).unwrap();
     std::thread::sleep(Duration::from_secs(3));
     rack.on_agent(0, &["resize", "web1", "256MiB"]);
-    let begun = std::time::Instant::now();
-    while rack.machine("web1")["far"].as_u64() != Some(256 * MIB) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it was not given back: {}", rack.machine("web1"));
-        std::thread::sleep(Duration::from_millis(500));
-    }
+    wait_for("it is given back", Duration::from_secs(60), || reserved(&rack) == 256 * MIB);
     probe.check().unwrap();
+    follow(&rack, &mut probe);
     rack.done(&["vm", "delete", "web1"]);
     rack.is_empty();
+}
+
+/// The machine follows its guest: what it grows by its agent has the controller reserve, and what it shrinks by goes back.
+fn follow(rack: &Rack, probe: &mut ProbeClient) {
+    let fitted = fits(rack);
+    let told = rack.done(&["vm", "elastic", "web1", "--min", "256MiB", "--max", "512MiB"]);
+    assert_eq!(told, "web1: follows its guest from 256MiB to 512MiB\n");
+    assert_eq!(rack.json(&["vm", "list"])[0]["elastic"]["max"], 512 * MIB);
+    let size = || rack.machine("web1")["machine"]["memory"]["size"].as_u64().unwrap();
+    probe.fill(10, Bytes(100 * MIB)).unwrap();
+    for _ in 0..12 {
+        let before = size();
+        // Less than what is free when it begins to grow.
+        probe.grow(Bytes(16 * MIB)).unwrap();
+        let short = probe.info().unwrap().memory;
+        if short.available.0 * 100 / short.total.0 < 15 {
+            let is_at_maximum = before >= 512 * MIB;
+            wait_for("it grows", Duration::from_secs(90), || is_at_maximum || size() > before);
+        }
+    }
+    probe.check().unwrap();
+    assert_eq!(probe.info().unwrap().oom_kills, 0);
+    let (grown, machine) = (reserved(rack), rack.machine("web1"));
+    let attached = machine["machine"]["attachments"].as_array().unwrap().len();
+    assert!(grown >= 320 * MIB && attached > 1, "{attached} attachments: {machine}");
+    assert_eq!(rack.json(&["reservation", "list"])[0]["memory"].as_u64(), Some(grown));
+    assert!(fits(rack) > fitted, "the agent has asked for nothing");
+    probe.release().unwrap();
+    wait_for("the guest gives it back", Duration::from_secs(150), || size() + 48 * MIB <= grown);
+    wait_for("it is released", Duration::from_secs(90), || reserved(rack) < grown);
+    let decisions = rack.done(&["vm", "elastic", "web1"]);
+    assert!(decisions.contains("is available") && decisions.contains("has been available"), "{decisions}");
+    rack.done(&["vm", "elastic", "web1", "--off"]);
+    assert_eq!(rack.done(&["vm", "elastic", "web1"]), "web1: does not follow its guest\n");
+}
+
+/// How often its agent had what is reserved fit the machine.
+fn fits(rack: &Rack) -> usize {
+    let operations = rack.json(&["operation", "list"]);
+    operations.as_array().unwrap().iter().filter(|of| of["kind"] == "vm.fit" && of["state"] == "done").count()
+}
+
+/// Far memory that is reserved for the machine.
+fn reserved(rack: &Rack) -> u64 {
+    rack.machine("web1")["far"].as_u64().unwrap()
 }

@@ -1,8 +1,11 @@
 //! A rack in namespaces for one test, with what is asked of its controller, and of its agents behind the controller's back.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use guest_probe::{GuestFiles, ProbeClient};
@@ -138,6 +141,30 @@ impl Rack {
         text.split(" (").next().unwrap().trim_start_matches("circuits: ").to_owned()
     }
 
+    /// Types a line into a machine's console until that shows `answer`.
+    #[track_caller]
+    pub(crate) fn typed(&self, vm: &str, line: &str, answer: &str) {
+        let mut command = self.command(&["vm", "console", vm]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&shown);
+        let reader = thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = screen.read(&mut bytes) {
+                seen.lock().unwrap().extend_from_slice(&bytes[..count]);
+            }
+        });
+        wait_until("the guest answers on its console", || {
+            keys.write_all(format!("\n{line}\n").as_bytes()).unwrap();
+            thread::sleep(Duration::from_millis(300));
+            String::from_utf8_lossy(&shown.lock().unwrap()).contains(answer)
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        reader.join().unwrap();
+    }
+
     /// What an agent itself answers: 0 is that of c1, 1 that of c2.
     #[track_caller]
     pub(crate) fn agent(&self, number: usize, path: &str) -> Value {
@@ -229,10 +256,16 @@ impl Drop for Rack {
 
 /// Waits for something that comes within half a minute, or never.
 #[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
+    wait_for(what, Duration::from_secs(30), is_so);
+}
+
+/// Waits for something that takes its time.
+#[track_caller]
+pub(crate) fn wait_for(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        assert!(begun.elapsed() < patience, "not within {patience:?}: {what}");
+        thread::sleep(Duration::from_millis(20));
     }
 }

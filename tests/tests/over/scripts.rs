@@ -196,6 +196,11 @@ fn a_machine_from_its_making_to_its_end() {
 }
 
 #[test]
+fn a_guest_is_paused_and_followed() {
+    check("guest");
+}
+
+#[test]
 fn what_is_refused_says_why_and_changes_nothing() {
     check("refusals");
 }

@@ -1,34 +1,18 @@
 //! What an agent does.
 
-use std::fmt;
 use std::future::Future;
 
 use futures_util::stream::BoxStream;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Access, Attachment, AttachmentSet, AttachmentView, DomainAttach, ElasticBounds, ElasticView, HostView,
-    LogQuery, ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
+    Access, Attachment, AttachmentSet, AttachmentView, Console, DomainAttach, ElasticBounds, ElasticView,
+    HostView, LogQuery, ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
 };
 use crate::change::Change;
 use crate::event::{Event, EventId};
 use crate::name::{AttachmentId, VmName};
 use crate::operation::{Operation, OperationFilter, OperationId, WaitQuery};
 use crate::problem::Problem;
-
-/// Both directions of a machine's console.
-pub trait ConsoleIo: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> ConsoleIo for T {}
-
-/// A machine's console, open.
-pub struct Console(pub Box<dyn ConsoleIo>);
-
-impl fmt::Debug for Console {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Console")
-    }
-}
 
 /// An SDM agent (S7).
 ///

@@ -18,7 +18,8 @@ pub(crate) mod routes;
 mod segment;
 mod vm;
 
-pub use api::{AgentApi, Console, ConsoleIo};
+pub use crate::console::{Console, ConsoleIo};
+pub use api::AgentApi;
 pub use attachment::{Attachment, AttachmentSet, AttachmentState, AttachmentView};
 pub use client::AgentClient;
 pub use elastic::{ElasticBounds, ElasticDecision, ElasticView, GuestMemory};

@@ -8,7 +8,7 @@ use super::{
     BrickNew, BrickView, ControllerView, DrainRequest, MachineNew, MachineResize, MachineView, PlanView,
     RackFile, ReasonView, ReservationNew, ReservationResize, ReservationView, Topology, Who,
 };
-use crate::agent::StopRequest;
+use crate::agent::{Access, Console, ElasticBounds, ElasticView, LogQuery, StopRequest, WatchQuery};
 use crate::change::Change;
 use crate::event::{Event, EventId};
 use crate::name::VmName;
@@ -146,6 +146,22 @@ pub trait ControllerApi: Send + Sync + 'static {
         how: StopRequest,
     ) -> impl Future<Output = Result<Operation, Problem>> + Send;
 
+    /// Pauses a running machine; what is reserved for it stays.
+    fn vm_pause(
+        &self,
+        change: Change,
+        who: Who,
+        name: VmName,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Lets a paused machine go on.
+    fn vm_resume(
+        &self,
+        change: Change,
+        who: Who,
+        name: VmName,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
     /// Gives a machine more or less memory while it runs, and reserves or releases what that takes or frees.
     fn vm_resize(
         &self,
@@ -163,6 +179,41 @@ pub trait ControllerApi: Send + Sync + 'static {
         name: VmName,
         request: MachineResize,
     ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// Lets a machine follow its guest's need between bounds, or no longer. What it grows by its agent has reserved.
+    fn vm_elastic_set(
+        &self,
+        change: Change,
+        who: Who,
+        name: VmName,
+        bounds: Option<ElasticBounds>,
+    ) -> impl Future<Output = Result<Operation, Problem>> + Send;
+
+    /// How a machine follows its guest's need, as its agent says; `None` when it does not.
+    fn vm_elastic_show(
+        &self,
+        who: Who,
+        name: VmName,
+    ) -> impl Future<Output = Result<Option<ElasticView>, Problem>> + Send;
+
+    /// Opens a machine's console, through its agent.
+    fn vm_console(&self, who: Who, name: VmName) -> impl Future<Output = Result<Console, Problem>> + Send;
+
+    /// The end of a machine's log, from its agent.
+    fn vm_log(
+        &self,
+        who: Who,
+        name: VmName,
+        query: LogQuery,
+    ) -> impl Future<Output = Result<Vec<u8>, Problem>> + Send;
+
+    /// Each access to one page of a guest, as its agent tells, until the stream is dropped.
+    fn vm_watch(
+        &self,
+        who: Who,
+        name: VmName,
+        query: WatchQuery,
+    ) -> impl Future<Output = Result<BoxStream<'static, Result<Access, Problem>>, Problem>> + Send;
 
     /// Deletes a machine in whatever state it is, and releases its reservation.
     fn vm_delete(

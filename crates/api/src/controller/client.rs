@@ -10,7 +10,7 @@ use super::{
     BrickNew, BrickView, ControllerView, DrainRequest, MachineNew, MachineResize, MachineView, PlanView,
     RackFile, ReasonView, ReservationNew, ReservationResize, ReservationView, Topology,
 };
-use crate::agent::StopRequest;
+use crate::agent::{Access, Console, ElasticBounds, ElasticView, LogQuery, StopRequest, WatchQuery};
 use crate::client::{ChangeOptions, Endpoint, HttpClient};
 use crate::error::ApiError;
 use crate::event::{Event, EventId};
@@ -162,6 +162,16 @@ impl ControllerClient {
         self.change(Method::POST, &format!("/v1/vms/{name}/stop"), Some(&how)).await
     }
 
+    /// Pauses a running machine.
+    pub async fn vm_pause(&self, name: &VmName) -> Result<Operation, ApiError> {
+        self.change(Method::POST, &format!("/v1/vms/{name}/pause"), NONE).await
+    }
+
+    /// Lets a paused machine go on.
+    pub async fn vm_resume(&self, name: &VmName) -> Result<Operation, ApiError> {
+        self.change(Method::POST, &format!("/v1/vms/{name}/resume"), NONE).await
+    }
+
     /// Gives a machine more or less memory while it runs.
     pub async fn vm_resize(&self, name: &VmName, request: MachineResize) -> Result<Operation, ApiError> {
         self.change(Method::POST, &format!("/v1/vms/{name}/resize"), Some(&request)).await
@@ -170,6 +180,44 @@ impl ControllerClient {
     /// Has what is reserved for a machine fit a guest of that size.
     pub async fn vm_fit(&self, name: &VmName, request: MachineResize) -> Result<Operation, ApiError> {
         self.change(Method::POST, &format!("/v1/vms/{name}/fit"), Some(&request)).await
+    }
+
+    /// How a machine follows its guest's need.
+    pub async fn vm_elastic_show(&self, name: &VmName) -> Result<Option<ElasticView>, ApiError> {
+        self.http.get(&format!("/v1/vms/{name}/elastic"), &NONE).await
+    }
+
+    /// Lets a machine follow its guest's need, or no longer.
+    pub async fn vm_elastic_set(
+        &self,
+        name: &VmName,
+        bounds: Option<ElasticBounds>,
+    ) -> Result<Operation, ApiError> {
+        let path = format!("/v1/vms/{name}/elastic");
+        match bounds {
+            Some(bounds) => self.change(Method::PUT, &path, Some(&bounds)).await,
+            None => self.change(Method::DELETE, &path, NONE).await,
+        }
+    }
+
+    /// Opens a machine's console.
+    pub async fn vm_console(&self, name: &VmName) -> Result<Console, ApiError> {
+        let stream = self.http.socket(&format!("/v1/vms/{name}/console")).await?;
+        Ok(Console(Box::new(stream)))
+    }
+
+    /// The end of a machine's log.
+    pub async fn vm_log(&self, name: &VmName, query: LogQuery) -> Result<Vec<u8>, ApiError> {
+        self.http.get_bytes(&format!("/v1/vms/{name}/log"), &query).await
+    }
+
+    /// Each access to one page of a guest, until the stream is dropped.
+    pub async fn vm_watch(
+        &self,
+        name: &VmName,
+        query: WatchQuery,
+    ) -> Result<BoxStream<'static, Result<Access, ApiError>>, ApiError> {
+        self.http.follow(&format!("/v1/vms/{name}/watch"), &query, None).await
     }
 
     /// Deletes a machine.

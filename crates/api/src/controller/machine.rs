@@ -5,7 +5,7 @@ use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::agent::{Boot, Driver, Growth, MEMORY_MIN, ResizeRequest, VmSpec, VmView};
+use crate::agent::{Boot, Driver, ElasticBounds, Growth, MEMORY_MIN, ResizeRequest, VmSpec, VmView};
 use crate::class::LatencyClass;
 use crate::name::{AttachmentId, VmName};
 use crate::operation::OperationId;
@@ -183,6 +183,8 @@ pub struct MachineView {
     pub far: Bytes,
     /// The memory bricks that lend it.
     pub memory_bricks: Vec<String>,
+    /// Between which sizes it follows its guest's need, if it does.
+    pub elastic: Option<ElasticBounds>,
     /// The operation that is changing it now.
     pub operation: Option<OperationId>,
     /// When it was asked for, milliseconds since 1970.
@@ -199,6 +201,8 @@ pub enum MachineState {
     Creating,
     /// It runs.
     Running,
+    /// Somebody paused it.
+    Paused,
     /// It exists and does not run.
     Stopped,
     /// It ended by itself, or its agent does not have it any more; `reason` says which.

@@ -56,10 +56,16 @@ pub mod kind {
     pub const VM_START: &str = "vm.start";
     /// A virtual machine is stopped.
     pub const VM_STOP: &str = "vm.stop";
+    /// A virtual machine is paused.
+    pub const VM_PAUSE: &str = "vm.pause";
+    /// A virtual machine goes on.
+    pub const VM_RESUME: &str = "vm.resume";
     /// A virtual machine gets more or less memory.
     pub const VM_RESIZE: &str = "vm.resize";
     /// What is reserved for a virtual machine is made to fit its guest.
     pub const VM_FIT: &str = "vm.fit";
+    /// A virtual machine begins to follow its guest's need, or ends to.
+    pub const VM_ELASTIC: &str = "vm.elastic";
     /// A virtual machine is deleted.
     pub const VM_DELETE: &str = "vm.delete";
 }

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use rackmem_api::agent::{AgentClient, StopRequest};
+use rackmem_api::agent::StopRequest;
 use rackmem_api::{ApiError, Operation, VmName};
 
-use super::AgentOptions;
-use crate::progress::{self, Telling};
+use super::whom::{Machines, Whom};
+use crate::progress;
 
 #[derive(Args, Debug)]
 pub(crate) struct Name {
@@ -29,33 +29,20 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    pub(crate) async fn run(&self, agent: &AgentOptions) -> anyhow::Result<ExitCode> {
-        let client = agent.changing().await?;
+    pub(crate) async fn run(&self, whom: &impl Whom) -> anyhow::Result<ExitCode> {
         let how = StopRequest { force: self.force, timeout_s: Some(self.timeout) };
-        let operation = client.vm_stop(&self.name, how).await?;
-        finish(agent, &client, operation, &format!("{}: stopped", self.name)).await
+        change(whom, "stopped", &self.name, async |client, name| client.stop(name, how).await).await
     }
 }
 
 /// Asks for a change of the machine and tells how it went.
-pub(crate) async fn change(
-    agent: &AgentOptions,
+pub(crate) async fn change<W: Whom>(
+    whom: &W,
     done: &str,
-    vm: &Name,
-    ask: impl AsyncFn(&AgentClient, &VmName) -> Result<Operation, ApiError>,
+    vm: &VmName,
+    ask: impl AsyncFn(&W::Client, &VmName) -> Result<Operation, ApiError>,
 ) -> anyhow::Result<ExitCode> {
-    let client = agent.changing().await?;
-    let operation = ask(&client, &vm.name).await?;
-    finish(agent, &client, operation, &format!("{}: {done}", vm.name)).await
-}
-
-/// Waits for the operation's end, unless it is not to be waited for, and tells of it.
-pub(crate) async fn finish(
-    agent: &AgentOptions,
-    client: &AgentClient,
-    operation: Operation,
-    done: &str,
-) -> anyhow::Result<ExitCode> {
-    let telling = Telling { json: agent.json, no_wait: agent.no_wait };
-    progress::finish(telling, client, operation, done).await
+    let client = whom.changing().await?;
+    let operation = ask(&client, vm).await?;
+    progress::finish(whom.telling(), &client, operation, &format!("{vm}: {done}")).await
 }

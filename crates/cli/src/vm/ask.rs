@@ -2,13 +2,18 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use rackmem_api::agent::AgentClient;
 use rackmem_api::client::Endpoint;
 
+use super::attach::Attach;
+use super::whom::Whom;
+use super::{act, create, resize, show};
 use crate::pool::ask::ControllerOptions;
+use crate::progress::Telling;
 use crate::tls::ClientTls;
 use crate::token;
 
@@ -126,17 +131,45 @@ impl VmOptions {
     }
 }
 
-impl AgentOptions {
-    /// A client that reads.
-    pub(crate) fn client(&self) -> anyhow::Result<AgentClient> {
+impl Whom for AgentOptions {
+    type Client = AgentClient;
+
+    fn client(&self) -> anyhow::Result<AgentClient> {
         let tls = self.tls.files();
         let endpoint = if tls.is_some() { self.agent.clone().with_tls() } else { self.agent.clone() };
         let token = token::text(self.token_file.as_deref())?;
         Ok(AgentClient::new(endpoint, tls.as_ref(), token.as_deref())?)
     }
 
-    /// A client that changes things, under the generation in force.
-    pub(crate) async fn changing(&self) -> anyhow::Result<AgentClient> {
+    async fn changing(&self) -> anyhow::Result<AgentClient> {
         Ok(self.client()?.under_present().await?)
+    }
+
+    fn telling(&self) -> Telling {
+        Telling { json: self.json, no_wait: self.no_wait }
+    }
+
+    async fn create(&self, create: &create::Arguments) -> anyhow::Result<ExitCode> {
+        create.run(self).await
+    }
+
+    async fn list(&self) -> anyhow::Result<ExitCode> {
+        show::list(self).await
+    }
+
+    async fn show(&self, vm: &act::Name) -> anyhow::Result<ExitCode> {
+        show::show(self, vm).await
+    }
+
+    async fn resize(&self, resize: &resize::Arguments) -> anyhow::Result<ExitCode> {
+        resize.run(self).await
+    }
+
+    async fn attach(&self, attach: &Attach) -> anyhow::Result<ExitCode> {
+        attach.run(self).await
+    }
+
+    async fn detach(&self, vm: &act::Name) -> anyhow::Result<ExitCode> {
+        act::change(self, "detached", &vm.name, async |client, name| client.domain_detach(name).await).await
     }
 }

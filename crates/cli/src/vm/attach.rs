@@ -8,7 +8,8 @@ use rackmem_api::agent::DomainAttach;
 use rackmem_types::{Bytes, ServerAddress};
 
 use super::AgentOptions;
-use super::act::finish;
+use super::whom::Whom;
+use crate::progress::finish;
 
 /// Give far memory to a machine that libvirt or anybody else runs; it runs on
 #[derive(Args, Debug)]
@@ -37,6 +38,6 @@ impl Attach {
         };
         let operation = client.domain_attach(&self.domain, &request).await?;
         let done = format!("{}: attached, local limit {}", operation.target, self.local);
-        finish(agent, &client, operation, &done).await
+        finish(agent.telling(), &client, operation, &done).await
     }
 }

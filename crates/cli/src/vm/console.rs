@@ -10,7 +10,7 @@ use rackmem_api::VmName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use super::AgentOptions;
+use super::whom::{Machines, Whom};
 
 /// Ctrl-], as on other consoles.
 const LEAVE: u8 = 0x1d;
@@ -26,8 +26,8 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(crate) async fn run(&self, agent: &AgentOptions) -> anyhow::Result<ExitCode> {
-        let console = agent.client()?.vm_console(&self.name).await?;
+    pub(crate) async fn run(&self, whom: &impl Whom) -> anyhow::Result<ExitCode> {
+        let console = whom.client()?.console(&self.name).await?;
         let is_terminal = io::stdin().is_terminal();
         if is_terminal {
             eprintln!("console of {}; Ctrl-] leaves it", self.name);

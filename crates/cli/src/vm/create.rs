@@ -11,7 +11,8 @@ use rackmem_api::{AttachmentId, LatencyClass, VmName};
 use rackmem_types::{Bytes, ServerAddress};
 
 use super::AgentOptions;
-use super::act::finish;
+use super::whom::Whom;
+use crate::progress::finish;
 
 /// Make a machine and start it
 #[derive(Args, Debug)]
@@ -122,7 +123,7 @@ impl Arguments {
         let client = agent.changing().await?;
         let operation = client.vm_create(&spec).await?;
         let done = if self.no_start { "made" } else { "runs" };
-        finish(agent, &client, operation, &format!("{}: {done}", self.name)).await
+        finish(agent.telling(), &client, operation, &format!("{}: {done}", self.name)).await
     }
 
     /// Whether an option says that a controller is meant.

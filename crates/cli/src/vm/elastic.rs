@@ -7,8 +7,8 @@ use rackmem_api::VmName;
 use rackmem_api::agent::{ElasticBounds, ElasticView};
 use rackmem_types::Bytes;
 
-use super::AgentOptions;
-use super::act::finish;
+use super::whom::{Machines, Whom};
+use crate::progress::finish;
 
 /// Let a machine's memory follow its guest's need; without sizes, show how it does
 #[derive(Args, Debug)]
@@ -27,26 +27,26 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(crate) async fn run(&self, agent: &AgentOptions) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(&self, whom: &impl Whom) -> anyhow::Result<ExitCode> {
         let bounds = self.min.zip(self.max).map(|(min, max)| ElasticBounds { min, max });
         if bounds.is_none() && !self.off {
-            let view = agent.client()?.vm_elastic_show(&self.name).await?;
-            match (agent.json, &view) {
+            let view = whom.client()?.elastic(&self.name).await?;
+            match (whom.telling().json, &view) {
                 (true, view) => println!("{}", serde_json::to_string_pretty(view)?),
                 (false, None) => println!("{}: does not follow its guest", self.name),
                 (false, Some(view)) => print!("{}", text(&self.name, view)),
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let client = agent.changing().await?;
-        let operation = client.vm_elastic_set(&self.name, bounds).await?;
+        let client = whom.changing().await?;
+        let operation = client.elastic_set(&self.name, bounds).await?;
         let done = match bounds {
             Some(ElasticBounds { min, max }) => {
                 format!("{}: follows its guest from {min} to {max}", self.name)
             }
             None => format!("{}: follows its guest no longer", self.name),
         };
-        finish(agent, &client, operation, &done).await
+        finish(whom.telling(), &client, operation, &done).await
     }
 }
 

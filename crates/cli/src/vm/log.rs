@@ -7,7 +7,7 @@ use clap::Args;
 use rackmem_api::VmName;
 use rackmem_api::agent::{LogQuery, LogSource};
 
-use super::AgentOptions;
+use super::whom::{Machines, Whom};
 
 /// Print the end of a machine's log
 #[derive(Args, Debug)]
@@ -33,13 +33,13 @@ pub(crate) enum Source {
 }
 
 impl Arguments {
-    pub(crate) async fn run(&self, agent: &AgentOptions) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(&self, whom: &impl Whom) -> anyhow::Result<ExitCode> {
         let source = match self.source {
             Source::Console => LogSource::Console,
             Source::Qemu => LogSource::Qemu,
             Source::Pager => LogSource::Pager,
         };
-        let text = agent.client()?.vm_log(&self.name, LogQuery { source, tail: self.tail }).await?;
+        let text = whom.client()?.log(&self.name, LogQuery { source, tail: self.tail }).await?;
         io::stdout().lock().write_all(&text)?;
         Ok(ExitCode::SUCCESS)
     }

@@ -11,6 +11,7 @@ mod over;
 mod resize;
 mod show;
 mod watch;
+mod whom;
 
 use std::process::ExitCode;
 
@@ -19,6 +20,7 @@ use clap::{Args, Subcommand};
 
 pub(crate) use ask::AgentOptions;
 use ask::{Asked, VmOptions};
+use whom::{Machines, Whom};
 
 /// Make, change and watch virtual machines
 #[derive(Args, Debug)]
@@ -67,37 +69,35 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 async fn carry_out(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let of_racks = matches!(&arguments.command, Command::Create(create) if create.is_over_racks());
     match arguments.options.asked(of_racks)? {
-        Asked::Agent(agent) => on_agent(&agent, &arguments.command).await,
-        Asked::Controller(controller) => over::carry_out(&controller, &arguments.command).await,
+        Asked::Agent(agent) => ask(&agent, &arguments.command).await,
+        Asked::Controller(controller) => ask(&controller, &arguments.command).await,
     }
 }
 
-async fn on_agent(agent: &AgentOptions, command: &Command) -> anyhow::Result<ExitCode> {
+async fn ask(whom: &impl Whom, command: &Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Create(create) => create.run(agent).await,
-        Command::List => show::list(agent).await,
-        Command::Show(vm) => show::show(agent, vm).await,
+        Command::Create(create) => whom.create(create).await,
+        Command::List => whom.list().await,
+        Command::Show(vm) => whom.show(vm).await,
         Command::Start(vm) => {
-            act::change(agent, "started", vm, async |client, name| client.vm_start(name).await).await
+            act::change(whom, "started", &vm.name, async |client, name| client.start(name).await).await
         }
-        Command::Stop(stop) => stop.run(agent).await,
+        Command::Stop(stop) => stop.run(whom).await,
         Command::Pause(vm) => {
-            act::change(agent, "paused", vm, async |client, name| client.vm_pause(name).await).await
+            act::change(whom, "paused", &vm.name, async |client, name| client.pause(name).await).await
         }
         Command::Resume(vm) => {
-            act::change(agent, "goes on", vm, async |client, name| client.vm_resume(name).await).await
+            act::change(whom, "goes on", &vm.name, async |client, name| client.resume(name).await).await
         }
         Command::Delete(vm) => {
-            act::change(agent, "deleted", vm, async |client, name| client.vm_delete(name).await).await
+            act::change(whom, "deleted", &vm.name, async |client, name| client.delete(name).await).await
         }
-        Command::Console(console) => console.run(agent).await,
-        Command::Log(log) => log.run(agent).await,
-        Command::Resize(resize) => resize.run(agent).await,
-        Command::Elastic(elastic) => elastic.run(agent).await,
-        Command::Attach(attach) => attach.run(agent).await,
-        Command::Detach(vm) => {
-            act::change(agent, "detached", vm, async |client, name| client.domain_detach(name).await).await
-        }
-        Command::Watch(watch) => watch.run(agent).await,
+        Command::Console(console) => console.run(whom).await,
+        Command::Log(log) => log.run(whom).await,
+        Command::Resize(resize) => whom.resize(resize).await,
+        Command::Elastic(elastic) => elastic.run(whom).await,
+        Command::Attach(attach) => whom.attach(attach).await,
+        Command::Detach(vm) => whom.detach(vm).await,
+        Command::Watch(watch) => watch.run(whom).await,
     }
 }

@@ -4,53 +4,60 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use rackmem_api::OperationState;
-use rackmem_api::agent::StopRequest;
-use rackmem_api::controller::{MachineResize, MachineState, MachineView};
+use rackmem_api::controller::{ControllerClient, MachineResize, MachineState, MachineView};
 use serde::Serialize;
 
-use super::Command;
+use super::attach::Attach;
+use super::whom::Whom;
 use super::{act, create, resize, show};
 use crate::facts;
 use crate::pool::ask::ControllerOptions;
 use crate::pool::print_json;
-use crate::progress::finish;
+use crate::progress::{Telling, finish};
 
-/// Carries a command out by asking the controller.
-pub(super) async fn carry_out(options: &ControllerOptions, command: &Command) -> anyhow::Result<ExitCode> {
-    match command {
-        Command::Create(create) => make(options, create).await,
-        Command::List => list(options).await,
-        Command::Show(vm) => print(options, vm).await,
-        Command::Start(vm) => {
-            let client = options.changing().await?;
-            let asked = client.vm_start(&vm.name).await?;
-            finish(options.telling(), &client, asked, &format!("{}: started", vm.name)).await
-        }
-        Command::Stop(act::Stop { name, force, timeout }) => {
-            let client = options.changing().await?;
-            let how = StopRequest { force: *force, timeout_s: Some(*timeout) };
-            let asked = client.vm_stop(name, how).await?;
-            finish(options.telling(), &client, asked, &format!("{name}: stopped")).await
-        }
-        Command::Resize(resize) => give(options, resize).await,
-        Command::Delete(vm) => {
-            let client = options.changing().await?;
-            let asked = client.vm_delete(&vm.name).await?;
-            finish(options.telling(), &client, asked, &format!("{}: deleted", vm.name)).await
-        }
-        Command::Pause(_)
-        | Command::Resume(_)
-        | Command::Console(_)
-        | Command::Log(_)
-        | Command::Elastic(_)
-        | Command::Attach(_)
-        | Command::Detach(_)
-        | Command::Watch(_) => bail!(
-            "a controller makes, shows, starts, stops, resizes and deletes machines; for this, ask the agent that runs it \
-             with --agent ('rackmem vm show' names the brick, 'rackmem brick show' its address)"
-        ),
+impl Whom for ControllerOptions {
+    type Client = ControllerClient;
+
+    fn client(&self) -> anyhow::Result<ControllerClient> {
+        Self::client(self)
+    }
+
+    async fn changing(&self) -> anyhow::Result<ControllerClient> {
+        Self::changing(self).await
+    }
+
+    fn telling(&self) -> Telling {
+        Self::telling(self)
+    }
+
+    async fn create(&self, create: &create::Arguments) -> anyhow::Result<ExitCode> {
+        make(self, create).await
+    }
+
+    async fn list(&self) -> anyhow::Result<ExitCode> {
+        list(self).await
+    }
+
+    async fn show(&self, vm: &act::Name) -> anyhow::Result<ExitCode> {
+        print(self, vm).await
+    }
+
+    async fn resize(&self, resize: &resize::Arguments) -> anyhow::Result<ExitCode> {
+        give(self, resize).await
+    }
+
+    async fn attach(&self, _: &Attach) -> anyhow::Result<ExitCode> {
+        bail!(OF_AGENTS)
+    }
+
+    async fn detach(&self, _: &act::Name) -> anyhow::Result<ExitCode> {
+        bail!(OF_AGENTS)
     }
 }
+
+/// Why a controller is not asked.
+const OF_AGENTS: &str = "a controller knows the machines that were made through it; those that libvirt or somebody else runs get \
+     far memory from the agent of their brick: ask that with --agent ('rackmem brick show' tells its address)";
 
 async fn make(options: &ControllerOptions, create: &create::Arguments) -> anyhow::Result<ExitCode> {
     let new = create.over_racks()?;
@@ -108,6 +115,7 @@ async fn list(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
             "LOCAL",
             "FAR",
             "CLASS",
+            "ELASTIC",
             "VCPUS",
             "RESERVATION",
             "PROJECT",
@@ -118,7 +126,7 @@ async fn list(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(of: &MachineView) -> [String; 11] {
+fn row(of: &MachineView) -> [String; 12] {
     [
         of.name.to_string(),
         word(&of.state),
@@ -128,6 +136,7 @@ fn row(of: &MachineView) -> [String; 11] {
         of.local.to_string(),
         of.far.to_string(),
         of.class.to_string(),
+        of.elastic.map_or_else(|| "-".to_owned(), |bounds| format!("{}..{}", bounds.min, bounds.max)),
         of.vcpus.to_string(),
         of.reservation.to_string(),
         of.project.clone(),
@@ -163,6 +172,7 @@ fn text(of: &MachineView) -> String {
         ("memory", Some(format!("{}, at most {}", of.memory, of.memory_max))),
         ("local", Some(of.local.to_string())),
         ("far", Some(far)),
+        ("elastic", of.elastic.map(|bounds| format!("{} to {}", bounds.min, bounds.max))),
         ("reservation", Some(of.reservation.to_string())),
         ("operation", of.operation.map(|id| id.to_string())),
         ("agent", (!is_asked).then(|| "says nothing of it".to_owned())),

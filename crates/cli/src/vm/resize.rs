@@ -8,7 +8,8 @@ use rackmem_api::agent::{Mechanism, ResizePlan, ResizeRequest};
 use rackmem_types::Bytes;
 
 use super::AgentOptions;
-use super::act::finish;
+use super::whom::Whom;
+use crate::progress::finish;
 
 /// Change a machine's memory while it runs, up or down
 #[derive(Args, Debug)]
@@ -52,7 +53,7 @@ impl Arguments {
             (None, Some(local)) => format!("{}: local limit {local}", self.name),
             (None, None) => self.name.to_string(),
         };
-        finish(agent, &client, operation, &done).await
+        finish(agent.telling(), &client, operation, &done).await
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::AgentOptions;
 use super::act::Name;
+use super::whom::Whom;
 use crate::facts;
 
 pub(crate) async fn list(agent: &AgentOptions) -> anyhow::Result<ExitCode> {

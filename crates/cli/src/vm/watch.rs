@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use rackmem_api::VmName;
 use rackmem_api::agent::{Access, WatchQuery};
 
-use super::AgentOptions;
+use super::whom::{Machines, Whom};
 use crate::watch::parse_address;
 
 /// Print each access to one page of a guest
@@ -22,12 +22,13 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(crate) async fn run(&self, agent: &AgentOptions) -> anyhow::Result<ExitCode> {
-        let client = agent.client()?;
-        let mut accesses = client.vm_watch(&self.name, WatchQuery { address: self.address }).await?;
+    pub(crate) async fn run(&self, whom: &impl Whom) -> anyhow::Result<ExitCode> {
+        let query = WatchQuery { address: self.address };
+        let mut accesses = whom.client()?.accesses(&self.name, query).await?;
+        let json = whom.telling().json;
         while let Some(access) = accesses.next().await {
             let access = access?;
-            let line = if agent.json { serde_json::to_string(&access)? } else { line(&access) };
+            let line = if json { serde_json::to_string(&access)? } else { line(&access) };
             let mut out = io::stdout().lock();
             writeln!(out, "{line}")?;
             out.flush()?;

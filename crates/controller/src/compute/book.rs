@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use rackmem_api::agent::ElasticBounds;
 use rackmem_api::controller::{MachineNew, MachineState, MachineView};
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{OperationState, Problem, VmName};
-use rackmem_rack::ReservationId;
+use rackmem_rack::{Brick, ReservationId};
 use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,9 @@ pub(crate) struct Machine {
     pub(crate) reason: Option<String>,
     /// Memory that was asked for last.
     pub(crate) memory: Bytes,
+    /// Between which sizes it follows its guest's need, if it does.
+    #[serde(default)]
+    pub(crate) elastic: Option<ElasticBounds>,
     /// The operation that is changing it.
     pub(crate) operation: Option<u64>,
     pub(crate) created_ms: u64,
@@ -98,6 +102,11 @@ impl State {
         self.machine_change(name, |machine| (machine.state, machine.reason) = (state, reason));
     }
 
+    /// A machine is seen to follow its guest otherwise than the books have it.
+    pub(crate) fn machine_follows(&mut self, name: &VmName, bounds: Option<ElasticBounds>) {
+        self.machine_change(name, |machine| machine.elastic = bounds);
+    }
+
     /// The operation `seq` has ended: what that means for its machine.
     pub(crate) fn machine_settle(&mut self, seq: u64, how: OperationState) {
         let Some(entry) = self.operations.get(&seq) else { return };
@@ -114,12 +123,16 @@ impl State {
                         (machine.state, machine.reason) = (MachineState::Failed, error);
                     }
                     MachineWork::Create { .. } if !machine.new.start => machine.state = MachineState::Stopped,
-                    MachineWork::Create { .. } | MachineWork::Start if is_done => {
+                    MachineWork::Create { .. } | MachineWork::Start | MachineWork::Resume if is_done => {
                         (machine.state, machine.reason) = (MachineState::Running, None);
                     }
                     MachineWork::Stop(_) if is_done => {
                         (machine.state, machine.reason) = (MachineState::Stopped, None);
                     }
+                    MachineWork::Pause if is_done => {
+                        (machine.state, machine.reason) = (MachineState::Paused, None);
+                    }
+                    MachineWork::Elastic(bounds) if is_done => machine.elastic = bounds,
                     MachineWork::Resize(memory) | MachineWork::Fit(memory) if is_done => {
                         machine.memory = memory
                     }
@@ -151,10 +164,26 @@ impl State {
         }
     }
 
+    /// The compute brick that a machine is on; none before one is chosen.
+    pub(crate) fn machine_brick(&self, machine: &Machine) -> Option<&Brick> {
+        let reservation = self.rack.reservation(machine.reservation).ok()?;
+        self.rack.brick(&reservation.compute).ok()
+    }
+
     /// A machine as it is shown, without what its agent says.
     pub(crate) fn machine_view(&self, machine: &Machine) -> MachineView {
-        let Machine { new, project, reservation: id, state, reason, memory, operation, created_ms, .. } =
-            machine;
+        let Machine {
+            new,
+            project,
+            reservation: id,
+            state,
+            reason,
+            memory,
+            elastic,
+            operation,
+            created_ms,
+            ..
+        } = machine;
         let reservation = self.rack.reservation(*id).ok();
         let segments = reservation.iter().flat_map(|of| &of.mappings);
         let mut bricks: Vec<String> = segments
@@ -177,9 +206,25 @@ impl State {
             class: reservation.map_or(new.class, |of| class_of(of.request.class)),
             far: Bytes::from_pages(reservation.map_or(0, |of| of.pages())),
             memory_bricks: bricks,
+            elastic: *elastic,
             operation: entry.map(|entry| entry.operation.id),
             created_ms: *created_ms,
             machine: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_was_stored_before_machines_could_be_elastic_is_read() {
+        let text = r#"{"new":{"name":"web1","project":null,"compute":null,"memory":1073741824,"memory_max":null,"local":null,
+            "class":"rack","spread":null,"vcpus":1,"boot":{"kernel":"/k","initrd":null,"append":null,"disks":[],"cloud_init":null},
+            "far_node":null,"start":true},"project":"default","reservation":1,"state":"running","reason":null,
+            "memory":1073741824,"operation":null,"created_ms":7,"version":3}"#;
+        let machine: Machine = serde_json::from_str(text).unwrap();
+        assert_eq!((machine.state, machine.elastic), (MachineState::Running, None));
     }
 }

@@ -111,12 +111,17 @@ impl Course {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rackmem_api::agent::ElasticBounds;
 
     #[test]
     fn legs_are_read_as_they_were_written() {
         let brick: rackmem_rack::Name = "c1".parse().unwrap();
         let start = Errand::Start { brick: brick.clone(), vm: "web1".parse().unwrap() };
-        for leg in [Leg::Step(Step::PowerOn { brick }), Leg::Errand(start)] {
+        let pause = Errand::Pause { brick: brick.clone(), vm: "web1".parse().unwrap() };
+        let back = pause.undo().unwrap();
+        for leg in
+            [Leg::Step(Step::PowerOn { brick }), Leg::Errand(start), Leg::Errand(pause), Leg::Errand(back)]
+        {
             let text = serde_json::to_string(&leg).unwrap();
             assert_eq!(serde_json::from_str::<Leg>(&text).unwrap(), leg, "{text}");
         }
@@ -130,9 +135,16 @@ mod tests {
         let [from, to] = sizes;
         let resize = Errand::Resize { brick: brick.clone(), vm: vm.clone(), from, to };
         let start = Errand::Start { brick: brick.clone(), vm: vm.clone() };
-        let course = Course::errands(vec![start, resize]);
         let rack = Rack::default();
+        let course = Course::errands(vec![start, resize]);
         assert_eq!(course.undo(&rack, 1).unwrap(), []);
-        assert_eq!(course.undo(&rack, 2).unwrap(), [Leg::Errand(Errand::Restore { brick, vm, to: from })]);
+        let restore = Errand::Restore { brick: brick.clone(), vm: vm.clone(), to: from };
+        assert_eq!(course.undo(&rack, 2).unwrap(), [Leg::Errand(restore)]);
+        let bounds = Some(ElasticBounds { min: from, max: to });
+        let follow = Errand::Elastic { brick: brick.clone(), vm: vm.clone(), from: None, to: bounds };
+        let course = Course::errands(vec![follow]);
+        let no_longer = Box::new(Errand::Elastic { brick, vm, from: bounds, to: None });
+        assert_eq!(course.undo(&rack, 0).unwrap(), []);
+        assert_eq!(course.undo(&rack, 1).unwrap(), [Leg::Errand(Errand::Back { of: no_longer })]);
     }
 }

@@ -1,8 +1,8 @@
 //! What is done for a machine: errands, and the plan for its reservation. The books and the rack in, a course out.
 
-use rackmem_api::agent::StopRequest;
+use rackmem_api::agent::{ElasticBounds, StopRequest};
 use rackmem_api::{AttachmentId, VmName};
-use rackmem_rack::{Event, Plan, Quotas, RackError, Request, SegmentId, planner};
+use rackmem_rack::{Event, Name, Plan, Quotas, RackError, Request, SegmentId, planner};
 use rackmem_types::{Bytes, PAGE_SIZE};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,12 @@ pub(crate) enum MachineWork {
     Start,
     /// It is stopped.
     Stop(StopRequest),
+    /// It is paused.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It follows its guest's need between these bounds, or no longer.
+    Elastic(Option<ElasticBounds>),
     /// It gets another amount of memory.
     Resize(Bytes),
     /// What is reserved for it is made to fit a guest of this size.
@@ -47,16 +53,27 @@ pub(crate) fn course(
         },
         MachineWork::Fit(size) => fit(state, quotas, &machine, *size, seq),
         MachineWork::Delete => delete(state, &machine, seq),
-        MachineWork::Start | MachineWork::Stop(_) => {
-            let brick = state.rack.reservation(machine.reservation)?.compute.clone();
-            let vm = name.clone();
-            let errand = match what {
-                MachineWork::Stop(how) => Errand::Stop { brick, vm, how: *how },
-                _ => Errand::Start { brick, vm },
-            };
-            Ok(Some(Course::errands(vec![errand])))
+        MachineWork::Start => errand(state, &machine, |brick, vm| Errand::Start { brick, vm }).map(Some),
+        MachineWork::Stop(how) => {
+            errand(state, &machine, |brick, vm| Errand::Stop { brick, vm, how: *how }).map(Some)
+        }
+        MachineWork::Pause => errand(state, &machine, |brick, vm| Errand::Pause { brick, vm }).map(Some),
+        MachineWork::Resume => errand(state, &machine, |brick, vm| Errand::Resume { brick, vm }).map(Some),
+        MachineWork::Elastic(to) => {
+            let (from, to) = (machine.elastic, *to);
+            errand(state, &machine, |brick, vm| Errand::Elastic { brick, vm, from, to }).map(Some)
         }
     }
+}
+
+/// What needs no plan: one thing that the machine's agent is asked to do.
+fn errand(
+    state: &State,
+    machine: &Machine,
+    errand: impl FnOnce(Name, VmName) -> Errand,
+) -> Result<Course, RackError> {
+    let brick = state.rack.reservation(machine.reservation)?.compute.clone();
+    Ok(Course::errands(vec![errand(brick, machine.new.name.clone())]))
 }
 
 /// The brick that fits best, memory for it, and the machine there.

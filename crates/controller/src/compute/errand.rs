@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rackmem_api::agent::{StopRequest, VmSpec};
+use rackmem_api::agent::{ElasticBounds, StopRequest, VmSpec};
 use rackmem_api::{AttachmentId, Generation, VmName};
 use rackmem_rack::Name;
 use rackmem_types::Bytes;
@@ -42,6 +42,31 @@ pub enum Errand {
         /// How.
         how: StopRequest,
     },
+    /// Pause a machine; one that is paused already was by this errand.
+    Pause {
+        /// The compute brick.
+        brick: Name,
+        /// The machine.
+        vm: VmName,
+    },
+    /// Let a paused machine go on; one that runs does so already.
+    Resume {
+        /// The compute brick.
+        brick: Name,
+        /// The machine.
+        vm: VmName,
+    },
+    /// Let a machine follow its guest's need between other bounds, or no longer.
+    Elastic {
+        /// The compute brick.
+        brick: Name,
+        /// The machine.
+        vm: VmName,
+        /// Between which bounds it did, as the books had it.
+        from: Option<ElasticBounds>,
+        /// Between which bounds it is to.
+        to: Option<ElasticBounds>,
+    },
     /// Give a machine attachments: their logical attachment.
     Attach {
         /// The compute brick.
@@ -80,6 +105,11 @@ pub enum Errand {
         /// What it had.
         to: Bytes,
     },
+    /// Do this errand as far as the machine goes along: the way back of what leaves its memory as it is.
+    Back {
+        /// What brings back what was.
+        of: Box<Errand>,
+    },
 }
 
 impl Errand {
@@ -90,24 +120,33 @@ impl Errand {
             | Self::Delete { brick, .. }
             | Self::Start { brick, .. }
             | Self::Stop { brick, .. }
+            | Self::Pause { brick, .. }
+            | Self::Resume { brick, .. }
+            | Self::Elastic { brick, .. }
             | Self::Attach { brick, .. }
             | Self::Detach { brick, .. }
             | Self::Resize { brick, .. }
             | Self::Restore { brick, .. } => brick,
+            Self::Back { of } => of.brick(),
         }
     }
 
     /// What undoes it, done or half done. A start or a stop that failed has been undone by the agent.
     pub(crate) fn undo(&self) -> Option<Self> {
+        let back = |errand| Self::Back { of: Box::new(errand) };
         Some(match self.clone() {
             Self::Create { brick, spec } => Self::Delete { brick, spec },
             Self::Attach { brick, vm, attachments } => Self::Detach { brick, vm, attachments },
             Self::Resize { brick, vm, from, .. } => Self::Restore { brick, vm, to: from },
+            Self::Pause { brick, vm } => back(Self::Resume { brick, vm }),
+            Self::Resume { brick, vm } => back(Self::Pause { brick, vm }),
+            Self::Elastic { brick, vm, from, to } => back(Self::Elastic { brick, vm, from: to, to: from }),
             Self::Delete { .. }
             | Self::Start { .. }
             | Self::Stop { .. }
             | Self::Detach { .. }
-            | Self::Restore { .. } => return None,
+            | Self::Restore { .. }
+            | Self::Back { .. } => return None,
         })
     }
 }
@@ -123,6 +162,14 @@ impl fmt::Display for Errand {
             Self::Delete { brick, spec } => write!(f, "{brick}: delete machine '{}'", spec.name),
             Self::Start { brick, vm } => write!(f, "{brick}: start machine '{vm}'"),
             Self::Stop { brick, vm, .. } => write!(f, "{brick}: stop machine '{vm}'"),
+            Self::Pause { brick, vm } => write!(f, "{brick}: pause machine '{vm}'"),
+            Self::Resume { brick, vm } => write!(f, "{brick}: let machine '{vm}' go on"),
+            Self::Elastic { brick, vm, to: Some(ElasticBounds { min, max }), .. } => {
+                write!(f, "{brick}: let machine '{vm}' follow its guest from {min} to {max}")
+            }
+            Self::Elastic { brick, vm, to: None, .. } => {
+                write!(f, "{brick}: let machine '{vm}' follow its guest no longer")
+            }
             Self::Attach { brick, vm, attachments } => {
                 write!(f, "{brick}: give {} to machine '{vm}'", names(attachments))
             }
@@ -131,6 +178,7 @@ impl fmt::Display for Errand {
             }
             Self::Resize { brick, vm, to, .. } => write!(f, "{brick}: resize machine '{vm}' to {to}"),
             Self::Restore { brick, vm, to } => write!(f, "{brick}: resize machine '{vm}' back to {to}"),
+            Self::Back { of } => of.fmt(f),
         }
     }
 }

@@ -8,6 +8,7 @@ mod book;
 mod course;
 mod decide;
 mod errand;
+mod guests;
 mod service;
 pub(crate) mod watch;
 

@@ -1,6 +1,6 @@
 //! The compute service's requests: each is judged by the books and becomes an operation, or an answer.
 
-use rackmem_api::agent::StopRequest;
+use rackmem_api::agent::{ElasticBounds, StopRequest};
 use rackmem_api::controller::{MachineNew, MachineState, MachineView, Role, Who, kind};
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{Change, Operation, Problem, VmName};
@@ -14,6 +14,9 @@ use crate::job::{Job, Work};
 use crate::ledger::{State, now_ms};
 use crate::views::class_asked;
 
+/// Seconds after which a brick that was away may answer: it is looked at every few.
+const AWAY_RETRY_S: u32 = 5;
+
 impl Controller {
     pub(crate) fn machine_list(&self, who: &Who) -> Vec<MachineView> {
         let state = self.ledger.lock();
@@ -24,10 +27,8 @@ impl Controller {
     pub(crate) async fn machine_show(&self, who: &Who, name: &VmName) -> Result<MachineView, Problem> {
         let (mut view, asked) = {
             let state = self.ledger.lock();
-            let machine = state.machines.get(name).filter(|machine| who.sees(&machine.project));
-            let machine = machine.ok_or_else(|| Problem::not_found("virtual machine", name))?;
-            let reservation = state.rack.reservation(machine.reservation).ok();
-            let brick = reservation.and_then(|of| state.rack.brick(&of.compute).ok());
+            let machine = state.machine_of(who, name)?;
+            let brick = state.machine_brick(machine);
             let asked = brick.and_then(|brick| Some((brick.name().clone(), brick.spec().address.clone()?)));
             (state.machine_view(machine), asked)
         };
@@ -63,6 +64,7 @@ impl Controller {
                 state: MachineState::Creating,
                 reason: None,
                 memory: new.memory,
+                elastic: None,
                 operation: Some(state.seq_next()),
                 created_ms: now_ms(),
                 version: 0,
@@ -84,6 +86,7 @@ impl Controller {
         self.of_machine(change, kind::VM_START, who, name, MachineWork::Start, |_, machine| {
             match machine.state {
                 MachineState::Running => wrong_state(format!("'{name}' runs already")),
+                MachineState::Paused => wrong_state(paused(name)),
                 _ => Ok(()),
             }
         })
@@ -98,8 +101,58 @@ impl Controller {
         how: StopRequest,
     ) -> Result<Operation, Problem> {
         how.check()?;
-        self.of_machine(change, kind::VM_STOP, who, name, MachineWork::Stop(how), |_, machine| {
-            running(name, machine)
+        self.of_machine(change, kind::VM_STOP, who, name, MachineWork::Stop(how), |_, machine| match machine
+            .state
+        {
+            MachineState::Paused => Ok(()),
+            _ => running(name, machine),
+        })
+        .await
+    }
+
+    pub(crate) async fn machine_pause(
+        &self,
+        change: &Change,
+        who: &Who,
+        name: &VmName,
+    ) -> Result<Operation, Problem> {
+        self.of_machine(change, kind::VM_PAUSE, who, name, MachineWork::Pause, |state, machine| {
+            match machine.state {
+                MachineState::Paused => wrong_state(format!("'{name}' is paused already")),
+                _ => running(name, machine),
+            }?;
+            answers(state, machine)
+        })
+        .await
+    }
+
+    pub(crate) async fn machine_resume(
+        &self,
+        change: &Change,
+        who: &Who,
+        name: &VmName,
+    ) -> Result<Operation, Problem> {
+        self.of_machine(change, kind::VM_RESUME, who, name, MachineWork::Resume, |state, machine| {
+            match machine.state {
+                MachineState::Paused => answers(state, machine),
+                MachineState::Running => wrong_state(format!("'{name}' is not paused, it runs")),
+                _ => running(name, machine),
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn machine_elastic_set(
+        &self,
+        change: &Change,
+        who: &Who,
+        name: &VmName,
+        bounds: Option<ElasticBounds>,
+    ) -> Result<Operation, Problem> {
+        let work = MachineWork::Elastic(bounds);
+        self.of_machine(change, kind::VM_ELASTIC, who, name, work, |state, machine| {
+            bounds.map_or(Ok(()), |bounds| bounds.check(machine.new.memory_max()))?;
+            answers(state, machine)
         })
         .await
     }
@@ -155,8 +208,7 @@ impl Controller {
         check: impl FnOnce(&State, &Machine) -> Result<(), Problem>,
     ) -> Result<Operation, Problem> {
         self.begin(change, kind, |state| {
-            let machine = state.machines.get(name).filter(|machine| who.sees(&machine.project));
-            machine.ok_or_else(|| Problem::not_found("virtual machine", name))?;
+            state.machine_of(who, name)?;
             let machine = state.machine_idle(name)?;
             check(state, machine)?;
             let mut machine = machine.clone();
@@ -183,11 +235,39 @@ fn request(new: &MachineNew, project: &str) -> Result<Request, RackError> {
     })
 }
 
+impl State {
+    /// The machine, if `who` may know of it.
+    pub(super) fn machine_of(&self, who: &Who, name: &VmName) -> Result<&Machine, Problem> {
+        let machine = self.machines.get(name).filter(|machine| who.sees(&machine.project));
+        machine.ok_or_else(|| Problem::not_found("virtual machine", name))
+    }
+}
+
 fn running(name: &VmName, machine: &Machine) -> Result<(), Problem> {
     match machine.state {
         MachineState::Running => Ok(()),
+        MachineState::Paused => wrong_state(paused(name)),
         _ => wrong_state(format!("'{name}' does not run: start it with 'rackmem vm start {name}'")),
     }
+}
+
+/// Refuses at once what its agent cannot be asked for now: its way back would have to wait for the agent, too.
+fn answers(state: &State, machine: &Machine) -> Result<(), Problem> {
+    match state.machine_brick(machine) {
+        Some(brick) if !brick.is_reachable() => {
+            let detail = format!(
+                "'{}', which has the machine '{}', does not answer: try again when it does",
+                brick.name(),
+                machine.new.name
+            );
+            Err(Problem::new(ProblemType::Unavailable, detail).retry_after(AWAY_RETRY_S))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn paused(name: &VmName) -> String {
+    format!("'{name}' is paused: let it go on first, with 'rackmem vm resume {name}'")
 }
 
 fn wrong_state(detail: String) -> Result<(), Problem> {

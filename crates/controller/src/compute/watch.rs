@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use rackmem_api::VmName;
-use rackmem_api::agent::{VmState, VmView};
+use rackmem_api::agent::{ElasticBounds, VmState, VmView};
 use rackmem_api::controller::MachineState;
 use rackmem_rack::Name;
 
@@ -55,10 +55,9 @@ pub(crate) async fn look(ledger: Arc<Ledger>, hands: Arc<dyn Hands>, every: Dura
 fn questions(state: &State) -> BTreeMap<(Name, String), Vec<(VmName, u64)>> {
     let mut asked: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for machine in state.machines.all().filter(|machine| machine.operation.is_none()) {
-        let Ok(reservation) = state.rack.reservation(machine.reservation) else { continue };
-        let brick = state.rack.brick(&reservation.compute).ok();
-        let Some(address) = brick.and_then(|brick| brick.spec().address.clone()) else { continue };
-        let place = (reservation.compute.clone(), address);
+        let Some(brick) = state.machine_brick(machine) else { continue };
+        let Some(address) = brick.spec().address.clone() else { continue };
+        let place = (brick.name().clone(), address);
         asked.entry(place).or_default().push((machine.new.name.clone(), machine.version));
     }
     asked
@@ -66,15 +65,25 @@ fn questions(state: &State) -> BTreeMap<(Name, String), Vec<(VmName, u64)>> {
 
 fn compare(ledger: &Ledger, state: &mut State, brick: &Name, name: &VmName, version: u64, views: &[VmView]) {
     let Some(machine) = state.machines.get(name).filter(|machine| machine.version == version) else { return };
-    let Some((is, reason)) = seen(brick, views.iter().find(|view| view.name == *name)) else { return };
-    let Machine { state: believed, reason: known, .. } = machine;
-    if (*believed, known) == (is, &reason) {
-        return;
+    let view = views.iter().find(|view| view.name == *name);
+    let Some((is, reason)) = seen(brick, view) else { return };
+    let follows = view.map(|view| view.elastic.as_ref().map(|elastic| elastic.bounds));
+    let Machine { state: believed, reason: known, elastic, .. } = machine;
+    let follows = follows.filter(|follows| follows != elastic);
+    if (*believed, known) != (is, &reason) {
+        let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let detail = format!("'{name}' on {brick} is {}{why}", word(is));
+        state.machine_seen(name, is, reason);
+        ledger.tell(state, "vm.difference", name.as_str(), detail, None);
     }
-    let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    let detail = format!("'{name}' on {brick} is {}{why}", word(is));
-    state.machine_seen(name, is, reason);
-    ledger.tell(state, "vm.difference", name.as_str(), detail, None);
+    if let Some(bounds) = follows {
+        let how = match bounds {
+            Some(ElasticBounds { min, max }) => format!("follows its guest from {min} to {max}"),
+            None => "does not follow its guest".to_owned(),
+        };
+        state.machine_follows(name, bounds);
+        ledger.tell(state, "vm.difference", name.as_str(), format!("'{name}' on {brick} {how}"), None);
+    }
 }
 
 /// What an agent says of a machine; nothing while it is changing it.
@@ -86,7 +95,8 @@ fn seen(brick: &Name, view: Option<&VmView>) -> Option<(MachineState, Option<Str
     match view.state {
         VmState::Creating | VmState::Deleting => None,
         _ if view.operation.is_some() => None,
-        VmState::Running | VmState::Paused | VmState::Waiting => Some((MachineState::Running, None)),
+        VmState::Running | VmState::Waiting => Some((MachineState::Running, None)),
+        VmState::Paused => Some((MachineState::Paused, None)),
         VmState::Stopped => Some((MachineState::Stopped, None)),
         VmState::Failed => Some((MachineState::Failed, view.reason.clone())),
     }
@@ -96,6 +106,7 @@ fn word(state: MachineState) -> &'static str {
     match state {
         MachineState::Creating => "being made",
         MachineState::Running => "running",
+        MachineState::Paused => "paused",
         MachineState::Stopped => "stopped",
         MachineState::Failed => "failed",
         MachineState::Deleting => "being deleted",

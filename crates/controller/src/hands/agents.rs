@@ -212,7 +212,8 @@ fn absent_is_fine(problem: Problem) -> Result<(), Problem> {
     if problem.kind == ProblemType::NotFound { Ok(()) } else { Err(problem) }
 }
 
-pub(super) fn told(error: ApiError) -> Problem {
+/// An error of asking an agent as a problem.
+pub(crate) fn told(error: ApiError) -> Problem {
     match error {
         ApiError::Problem(problem) => problem,
         ApiError::Unreachable { .. } => {

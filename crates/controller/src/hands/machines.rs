@@ -20,24 +20,51 @@ impl Agents {
         let brick = call.errand.brick();
         let address = call.address.as_deref().ok_or_else(|| no_address(brick))?;
         let client = self.client(brick, management(address))?.under(call.reign);
-        match &call.errand {
-            Errand::Create { spec, .. } => create(&client, brick, spec).await,
-            Errand::Delete { spec, .. } => delete(&client, spec).await,
-            Errand::Start { vm, .. } => start(&client, brick, vm).await,
-            Errand::Stop { vm, how, .. } => match idle(&client, vm).await? {
-                Some(view) if runs(&view) => outcome(&client, client.vm_stop(vm, *how).await).await,
-                _ => Ok(Told::default()),
-            },
-            Errand::Attach { vm, attachments, .. } => attach(&client, brick, vm, attachments).await,
-            Errand::Detach { vm, attachments, .. } => detach(&client, vm, attachments).await,
-            Errand::Resize { vm, to, .. } => resize(&client, brick, vm, *to).await,
-            Errand::Restore { vm, to, .. } => restore(&client, vm, *to).await,
-        }
+        on_machine(&client, &call.errand).await
     }
 
     /// The machines of an agent.
     pub(super) async fn machines(&self, brick: &Name, address: &str) -> Result<Vec<VmView>, Problem> {
         self.client(brick, management(address))?.vm_list().await.map_err(told)
+    }
+}
+
+async fn on_machine(client: &AgentClient, errand: &Errand) -> Result<Told, Problem> {
+    let brick = errand.brick();
+    match errand {
+        Errand::Create { spec, .. } => create(client, brick, spec).await,
+        Errand::Delete { spec, .. } => delete(client, spec).await,
+        Errand::Start { vm, .. } => start(client, brick, vm).await,
+        Errand::Stop { vm, how, .. } => match idle(client, vm).await? {
+            Some(view) if runs(&view) => outcome(client, client.vm_stop(vm, *how).await).await,
+            _ => Ok(Told::default()),
+        },
+        Errand::Pause { vm, .. } => match present(client, brick, vm).await?.state {
+            VmState::Paused => Ok(Told::default()),
+            _ => outcome(client, client.vm_pause(vm).await).await,
+        },
+        Errand::Resume { vm, .. } => match present(client, brick, vm).await?.state {
+            VmState::Running | VmState::Waiting => Ok(Told::default()),
+            _ => outcome(client, client.vm_resume(vm).await).await,
+        },
+        Errand::Elastic { vm, to, .. } => {
+            let follows = present(client, brick, vm).await?.elastic.map(|elastic| elastic.bounds);
+            if follows == *to {
+                return Ok(Told::default());
+            }
+            outcome(client, client.vm_elastic_set(vm, *to).await).await
+        }
+        Errand::Attach { vm, attachments, .. } => attach(client, brick, vm, attachments).await,
+        Errand::Detach { vm, attachments, .. } => detach(client, vm, attachments).await,
+        Errand::Resize { vm, to, .. } => resize(client, brick, vm, *to).await,
+        Errand::Restore { vm, to, .. } => restore(client, vm, *to).await,
+        Errand::Back { of } => match Box::pin(on_machine(client, of)).await {
+            Err(problem) if !is_passing(&problem) => {
+                tracing::warn!(%problem, "a machine does not go back to what it was: {of}");
+                Ok(Told::default())
+            }
+            done => done,
+        },
     }
 }
 

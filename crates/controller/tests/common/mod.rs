@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use rackmem_api::agent::VmView;
+use rackmem_api::agent::{AgentClient, VmView};
 use rackmem_api::controller::{ControllerApi, RackFile, ReservationNew, Role, Who};
 use rackmem_api::operation::{OperationFilter, WaitQuery};
 use rackmem_api::problem::ProblemType;
@@ -82,6 +82,7 @@ impl Bricks {
     fn act_on_machine(&self, errand: &Errand) -> Told {
         let mut holds = self.holds.lock().unwrap();
         let resized = |vm: &dyn std::fmt::Display| format!("size of {vm} ");
+        let elastic = |vm: &dyn std::fmt::Display| format!("elastic {vm} ");
         match errand {
             Errand::Create { spec, .. } => {
                 holds.insert(format!("machine {}", spec.name));
@@ -95,6 +96,17 @@ impl Bricks {
             }
             Errand::Stop { vm, .. } => {
                 holds.remove(&format!("runs {vm}"));
+                holds.remove(&format!("paused {vm}"));
+            }
+            Errand::Pause { vm, .. } => {
+                holds.insert(format!("paused {vm}"));
+            }
+            Errand::Resume { vm, .. } => {
+                holds.remove(&format!("paused {vm}"));
+            }
+            Errand::Elastic { vm, to, .. } => {
+                holds.retain(|held| !held.starts_with(&elastic(vm)));
+                holds.extend(to.map(|to| elastic(vm) + &format!("{}..{}", to.min, to.max)));
             }
             Errand::Attach { vm, attachments, .. } => {
                 holds.extend(attachments.iter().map(|id| format!("attached {vm} {id}")));
@@ -110,6 +122,10 @@ impl Bricks {
                 return Told { size: Some(*to), note: None };
             }
             Errand::Restore { vm, .. } => holds.retain(|held| !held.starts_with(&resized(vm))),
+            Errand::Back { of } => {
+                drop(holds);
+                return self.act_on_machine(of);
+            }
         }
         Told::default()
     }
@@ -155,6 +171,10 @@ impl Hands for Bricks {
 
     fn machines<'a>(&'a self, _: &'a Name, _: &'a str) -> BoxFuture<'a, Result<Vec<VmView>, Problem>> {
         Box::pin(std::future::pending())
+    }
+
+    fn agent(&self, brick: &Name, _: &str) -> Result<AgentClient, Problem> {
+        Err(Problem::new(ProblemType::Unsupported, format!("{brick} is a set in memory and has no agent")))
     }
 
     fn look<'a>(&'a self, _: &'a Target) -> BoxFuture<'a, Result<Seen, Problem>> {

@@ -1,15 +1,13 @@
 //! `/v1/vms`: what reads.
 
 use axum::Json;
-use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use futures_util::StreamExt;
-use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::declare;
 use super::served::Served;
 use crate::agent::{Access, AgentApi, ElasticView, LogQuery, VmView, WatchQuery};
+use crate::answer::Plain;
 use crate::events;
 use crate::extract::{InPath, InQuery};
 use crate::name::VmName;
@@ -82,8 +80,7 @@ async fn vm_log<T: AgentApi>(
     InQuery(query): InQuery<LogQuery>,
 ) -> Result<impl IntoResponse, Problem> {
     query.check()?;
-    let text = agent.vm_log(name, query).await?;
-    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], text))
+    agent.vm_log(name, query).await.map(Plain)
 }
 
 /// Each access to one page of the guest, as server-sent events: `data` is an access, or a problem with which it ends.
@@ -103,16 +100,5 @@ async fn vm_watch<T: AgentApi>(
     closing: Closing,
 ) -> Result<impl IntoResponse, Problem> {
     let accesses = agent.vm_watch(name, query).await?;
-    let told = accesses.map(|access| match access {
-        Ok(access) => Watched::Access(access),
-        Err(problem) => Watched::Problem(problem),
-    });
-    Ok(events::sse(told, |_| None, closing))
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Watched {
-    Access(Access),
-    Problem(Problem),
+    Ok(events::sse_of_results(accesses, closing))
 }

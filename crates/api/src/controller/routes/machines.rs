@@ -1,10 +1,10 @@
-//! `/v1/vms`: virtual machines over the racks.
+//! `/v1/vms`: virtual machines over the racks, and what changes them.
 
 use axum::Json;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{Served, by, declare};
-use crate::agent::StopRequest;
+use crate::agent::{ElasticBounds, StopRequest};
 use crate::answer::{Accepted, ChangeAnswers};
 use crate::change::ChangeHeaders;
 use crate::controller::{ControllerApi, MachineNew, MachineResize, MachineView, Who};
@@ -14,7 +14,8 @@ use crate::problem::Problem;
 
 pub(super) fn routes<T: ControllerApi>() -> OpenApiRouter {
     let router = declare!(OpenApiRouter::default(), T: vm_list, vm_show, vm_create, vm_delete);
-    declare!(router, T: vm_start, vm_stop, vm_resize, vm_fit)
+    let router = declare!(router, T: vm_start, vm_stop, vm_pause, vm_resume, vm_resize, vm_fit);
+    declare!(router, T: vm_elastic_set, vm_elastic_end)
 }
 
 /// The virtual machines that one may see, by name.
@@ -111,6 +112,36 @@ async fn vm_stop<T: ControllerApi>(
     controller.vm_stop(by(change, &who), who, name, body).await.map(Accepted)
 }
 
+/// Pauses a running machine; what is reserved for it stays.
+#[utoipa::path(
+    post, path = "/v1/vms/{name}/pause", tag = "vms", operation_id = "vm_pause",
+    params(("name" = VmName, Path, description = "The machine."), ChangeHeaders), responses(ChangeAnswers),
+)]
+async fn vm_pause<T: ControllerApi>(
+    Served(controller): Served<T>,
+    who: Who,
+    InPath(name): InPath<VmName>,
+    Changing { change, body: Nothing {} }: Changing<Nothing>,
+) -> Result<Accepted, Problem> {
+    who.user()?;
+    controller.vm_pause(by(change, &who), who, name).await.map(Accepted)
+}
+
+/// Lets a paused machine go on.
+#[utoipa::path(
+    post, path = "/v1/vms/{name}/resume", tag = "vms", operation_id = "vm_resume",
+    params(("name" = VmName, Path, description = "The machine."), ChangeHeaders), responses(ChangeAnswers),
+)]
+async fn vm_resume<T: ControllerApi>(
+    Served(controller): Served<T>,
+    who: Who,
+    InPath(name): InPath<VmName>,
+    Changing { change, body: Nothing {} }: Changing<Nothing>,
+) -> Result<Accepted, Problem> {
+    who.user()?;
+    controller.vm_resume(by(change, &who), who, name).await.map(Accepted)
+}
+
 /// Gives a machine more or less memory while it runs, and reserves or releases what that takes or frees.
 #[utoipa::path(
     post, path = "/v1/vms/{name}/resize", tag = "vms", operation_id = "vm_resize",
@@ -139,4 +170,34 @@ async fn vm_fit<T: ControllerApi>(
 ) -> Result<Accepted, Problem> {
     who.borrower()?;
     controller.vm_fit(by(change, &who), who, name, body).await.map(Accepted)
+}
+
+/// Lets a machine follow its guest's need between two sizes. What it grows by its agent has reserved.
+#[utoipa::path(
+    put, path = "/v1/vms/{name}/elastic", tag = "vms", operation_id = "vm_elastic_set",
+    params(("name" = VmName, Path, description = "The machine."), ChangeHeaders), request_body = ElasticBounds, responses(ChangeAnswers),
+)]
+async fn vm_elastic_set<T: ControllerApi>(
+    Served(controller): Served<T>,
+    who: Who,
+    InPath(name): InPath<VmName>,
+    Changing { change, body }: Changing<ElasticBounds>,
+) -> Result<Accepted, Problem> {
+    who.user()?;
+    controller.vm_elastic_set(by(change, &who), who, name, Some(body)).await.map(Accepted)
+}
+
+/// Ends following; the machine keeps what it has.
+#[utoipa::path(
+    delete, path = "/v1/vms/{name}/elastic", tag = "vms", operation_id = "vm_elastic_end",
+    params(("name" = VmName, Path, description = "The machine."), ChangeHeaders), responses(ChangeAnswers),
+)]
+async fn vm_elastic_end<T: ControllerApi>(
+    Served(controller): Served<T>,
+    who: Who,
+    InPath(name): InPath<VmName>,
+    Changing { change, body: Nothing {} }: Changing<Nothing>,
+) -> Result<Accepted, Problem> {
+    who.user()?;
+    controller.vm_elastic_set(by(change, &who), who, name, None).await.map(Accepted)
 }

@@ -1,6 +1,7 @@
 //! The controller's API over HTTP: one router for any [`ControllerApi`], and the OpenAPI document that it is described by.
 
 mod bricks;
+mod guests;
 mod machines;
 mod operations;
 mod reservations;
@@ -69,6 +70,7 @@ fn declared<T: ControllerApi>() -> OpenApiRouter {
         .merge(bricks::routes::<T>())
         .merge(reservations::routes::<T>())
         .merge(machines::routes::<T>())
+        .merge(guests::routes::<T>())
         .merge(operations::routes::<T>())
 }
 
