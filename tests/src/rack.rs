@@ -104,6 +104,11 @@ impl Rack {
         self.servers.push(server);
     }
 
+    /// Kills one of the memory servers.
+    pub fn kill_server(&self, number: usize) {
+        self.servers[number].signal(Signal::KILL);
+    }
+
     /// Kills all memory servers, as when the machine loses power.
     pub fn kill_servers(&mut self) {
         self.servers.clear();

@@ -108,6 +108,9 @@ impl Ground {
             Some(process) if given > 0 => self.pagers.stats(process.pid).await.map_or(0, |stats| stats.far.0),
             _ => 0,
         };
-        Ok(Some(Bytes(free.0.saturating_add(given.saturating_sub(used)))))
+        // A controller lends a place for each of the guest's pages; who lends by hand may count on the local limit.
+        let local = if self.config.lender.is_some() { Bytes(0) } else { vm.spec.local.unwrap_or_default() };
+        let promised = used.max(vm.target.0.saturating_sub(local.0));
+        Ok(Some(Bytes(free.0.saturating_add(given.saturating_sub(promised)))))
     }
 }

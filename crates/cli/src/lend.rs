@@ -14,7 +14,7 @@ use crate::segment;
 
 /// Change what far memory a process may use while it runs: name all of it, as for attach
 ///
-/// What is new is used from now on. What is not named any more goes if nothing was stored there; else nothing changes.
+/// What is new is used from now on. What lies on what is not named any more is moved to the rest first, while the process runs.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     /// The process
@@ -55,7 +55,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     match Client::open(*pid)?.lend(lending)? {
         LendReport::InForce => println!("process {pid}: what it may use has changed"),
-        LendReport::InUse(what) => bail!("{what}: name it too, or detach the process and attach it again"),
+        LendReport::InUse(what) => {
+            bail!("{what}: name more far memory, or detach the process and attach it again")
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

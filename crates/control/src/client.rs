@@ -57,7 +57,8 @@ impl Client {
         self.ask(Request::Detach, None)
     }
 
-    /// Lets the target use exactly this far memory from now on; returns when new memory servers have answered.
+    /// Lets the target use exactly this far memory from now on; returns when it is in force, however much has to
+    /// be moved for that.
     pub fn lend(&mut self, lending: Lending) -> Result<LendReport, ControlError> {
         self.ask(Request::Lend { lending }, None)
     }

@@ -47,6 +47,6 @@ impl fmt::Debug for LentSegment {
 pub enum LendReport {
     /// It is in force.
     InForce,
-    /// Nothing changed, because pages may lie on something that is not named any more: which, as a sentence.
+    /// Nothing changed, because what lies on something that is not named any more cannot be moved: why, as a sentence.
     InUse(String),
 }

@@ -16,7 +16,7 @@ use crate::server::{Part, Server};
 pub(crate) fn empty(given: &[GivenSegment], servers: &[Arc<Server>]) -> Result<(), FarError> {
     for GivenSegment { server, segment, owner, first, pages } in given {
         let part = Part { segment: *segment, owner: OwnerToken(*owner), first: *first, pages: *pages };
-        let lives = |one: &&Arc<Server>| one.dialer.address == *server && !one.is_lost();
+        let lives = |one: &&Arc<Server>| one.dialer.address == *server && one.serves();
         if let Some(server) = servers.iter().find(lives) {
             server.segment_empty(&part)?;
         }
@@ -54,7 +54,7 @@ impl Shared {
         let mut failure = None;
         for index in (0..given.len()).rev() {
             let one = &mut given[index];
-            let lives = |server: &Arc<Server>| server.dialer.address == one.server && !server.is_lost();
+            let lives = |server: &Arc<Server>| server.dialer.address == one.server && server.serves();
             let Some(server) = servers.iter().position(lives) else { continue };
             let pages = one.pages.min(wanted.into()) as u32;
             let record = ExtentRecord {

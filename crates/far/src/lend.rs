@@ -12,7 +12,7 @@ use crate::config::{FarConfig, GivenSegment};
 use crate::dial::Dialer;
 use crate::error::FarError;
 use crate::given;
-use crate::memory::{Bell, FarMemory};
+use crate::memory::{Bell, FarMemory, Shared, Table};
 use crate::resume::ExtentRecord;
 use crate::server::{Extent, Server};
 
@@ -126,7 +126,7 @@ impl FarMemory {
             let of = |server: &&Arc<Server>| {
                 (&server.dialer.address, server.epoch) == (&record.server, record.epoch)
             };
-            !record.gone && table.servers.iter().find(of).is_some_and(|server| !server.is_lost())
+            !record.gone && table.servers.iter().find(of).is_some_and(|server| server.serves())
         });
         // A part that has been given and is in use has pages, whatever was said of it since.
         let is_used = |part: &GivenSegment| {
@@ -146,7 +146,7 @@ impl FarMemory {
             return Err(FarError::NoServers);
         }
         let is_known = |address: &ServerAddress| {
-            table.servers.iter().any(|server| server.dialer.address == *address && !server.is_lost())
+            table.servers.iter().any(|server| server.dialer.address == *address && server.serves())
         };
         let mut joining = Vec::new();
         for address in addresses.into_iter().filter(|address| !is_known(address)) {
@@ -161,6 +161,7 @@ impl FarMemory {
         let surplus: Vec<_> = surplus.collect();
         let known = known.into_iter().chain(fresh).collect();
         *lent = Lent { known, going: surplus.clone(), ..Lent::new(lending, &records) };
+        shared.leave_unused(&lent.all);
         Ok(surplus)
     }
 
@@ -186,12 +187,29 @@ impl FarMemory {
         let table = self.shared.table().clone();
         for extent in table.extents.iter().filter(|extent| is_of(extent, slots)) {
             let server = &table.servers[extent.server];
-            if server.is_lost() {
+            if !server.serves() {
                 continue;
             }
             server.note_freed(extent);
             if let Err(error) = server.free(extent) {
                 tracing::warn!(%error, "a segment was not freed; its server frees it after the lease");
+            }
+        }
+        let lent = self.shared.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.leave_unused(&lent.all);
+    }
+}
+
+impl Shared {
+    /// Lets go of the servers that `lending` does not name and that have nothing of ours: their end is no loss.
+    fn leave_unused(&self, lending: &Lending) {
+        let Table { extents, servers, .. } = self.table().clone();
+        let addresses = lending.addresses();
+        let is_used = |index: usize| extents.iter().any(|extent| extent.server == index && !extent.is_gone());
+        for (index, server) in servers.iter().enumerate() {
+            if server.serves() && !addresses.contains(&server.dialer.address) && !is_used(index) {
+                server.leave();
+                self.ring();
             }
         }
     }

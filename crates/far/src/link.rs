@@ -91,7 +91,7 @@ impl Link {
         bell: Arc<Bell>,
     ) -> Result<Self, FarError> {
         let host = table.servers[server].clone();
-        let state = if host.is_lost() {
+        let state = if !host.serves() {
             State::Lost
         } else {
             let (session, welcome) = host.dialer.dial(DIAL_TIMEOUT)?;
@@ -108,7 +108,7 @@ impl Link {
     /// Dials the server without waiting for it: what is asked until it answers waits, as it does after a cut.
     pub(crate) fn joining(shared: Arc<Shared>, table: &Table, server: usize, bell: Arc<Bell>) -> Self {
         let host = table.servers[server].clone();
-        if host.is_lost() {
+        if !host.serves() {
             return Self::in_state(State::Lost, shared, (server, host), bell);
         }
         let (now, why) = (Instant::now(), "it is being dialled");
@@ -309,6 +309,9 @@ impl Link {
 
     /// Whether the descriptors have changed since the last call.
     pub(crate) fn advance(&mut self, table: &Table, now: Instant, sink: &mut dyn FnMut(Event<'_>)) -> bool {
+        if self.host().has_left() && !matches!(self.state, State::Lost) {
+            self.leave();
+        }
         if self.host().is_lost() && !self.lost_reported {
             self.go_down(table, sink);
         }
@@ -479,6 +482,18 @@ impl Link {
         // Segments are opened before anything is asked of them.
         self.flights.unsent.rotate_left(waiting);
         self.pump(now);
+    }
+
+    /// Nothing of ours is on the server any more, and nothing is asked of it: that is no loss.
+    fn leave(&mut self) {
+        if matches!(self.state, State::Reconnecting(_)) {
+            self.host().note_mended();
+        }
+        self.state = State::Lost;
+        self.lost_reported = true;
+        self.fds_changed = true;
+        self.flights.all().into_iter().for_each(|index| self.flights.finish(index));
+        self.flights.unsent.clear();
     }
 
     /// The server is lost: everything fails, and its slots are reported.

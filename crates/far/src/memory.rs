@@ -132,7 +132,7 @@ impl FarMemory {
         let first = shared.rotation.load(Ordering::Relaxed);
         for step in 0..servers.len() {
             let server = (first + step) % servers.len();
-            if servers[server].is_lost() || !lent.all.servers.contains(&servers[server].dialer.address) {
+            if !servers[server].serves() || !lent.all.servers.contains(&servers[server].dialer.address) {
                 continue;
             }
             match shared.reserve(&servers, server, start, wanted) {
@@ -161,7 +161,7 @@ impl FarMemory {
             used_pages: server.used.load(Ordering::Relaxed),
             state: server.state(),
         };
-        self.shared.table().servers.iter().map(status).collect()
+        self.shared.table().servers.iter().filter(|server| !server.has_left()).map(status).collect()
     }
 
     /// The slots on servers that are lost.
@@ -174,7 +174,7 @@ impl FarMemory {
     /// Frees every segment on every server that can be reached, and empties those that were given. Ports must not be used afterwards.
     pub fn destroy(&self) {
         let table = self.shared.table().clone();
-        for (index, server) in table.servers.iter().enumerate().filter(|(_, server)| !server.is_lost()) {
+        for (index, server) in table.servers.iter().enumerate().filter(|(_, server)| server.serves()) {
             let of = |extent: &&Arc<Extent>| extent.server == index && !extent.is_gone();
             for extent in table.extents.iter().filter(of) {
                 let Err(error) = server.free(extent) else { continue };

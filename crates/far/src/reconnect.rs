@@ -75,7 +75,7 @@ fn dial(
     let mut pause = PAUSE_MIN;
     let mut last = why.to_owned();
     // The port may be gone, or another port may have found the server lost.
-    while bell.strong_count() > 0 && !server.is_lost() {
+    while bell.strong_count() > 0 && server.serves() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             break;

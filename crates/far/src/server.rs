@@ -30,6 +30,8 @@ pub(crate) struct Server {
     pub(crate) reserved: AtomicU64,
     pub(crate) used: AtomicU64,
     lost: AtomicBool,
+    /// Nothing of ours is there any more, and nobody names it.
+    left: AtomicBool,
     health: Mutex<Health>,
     control: Mutex<Option<Session>>,
 }
@@ -145,6 +147,7 @@ impl Server {
             reserved: AtomicU64::new(0),
             used: AtomicU64::new(0),
             lost: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             health: Mutex::default(),
             control: Mutex::new(Some(session)),
         })
@@ -159,9 +162,25 @@ impl Server {
             reserved: AtomicU64::new(0),
             used: AtomicU64::new(0),
             lost: AtomicBool::new(true),
+            left: AtomicBool::new(false),
             health: Mutex::new(Health { reconnecting: 0, reason: reason.to_owned() }),
             control: Mutex::new(None),
         }
+    }
+
+    /// Lets go of a server on which nothing of ours is left; ports close their connections.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::Release);
+        *self.control() = None;
+    }
+
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
+
+    /// Whether something can be asked of it.
+    pub(crate) fn serves(&self) -> bool {
+        !self.is_lost() && !self.has_left()
     }
 
     pub(crate) fn address(&self) -> ServerAddress {

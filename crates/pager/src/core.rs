@@ -329,6 +329,26 @@ impl Core {
         }
     }
 
+    /// A page that is here has no slot any more.
+    pub(crate) fn strip(&mut self, page: PageRef) {
+        let mut entry = self.table.get(page);
+        if let Some(slot) = entry.slot.take() {
+            self.slot_release(slot);
+            entry.slot_valid = false;
+            self.table.set(page, entry);
+        }
+    }
+
+    /// Takes slots from pages that are here, and have them only so that they need not be sent while they are unchanged, until
+    /// `wanted` are free or there are no more.
+    pub(crate) fn slots_reclaim(&mut self, wanted: u32) {
+        self.for_each_page(|core, page| {
+            if core.slots.free() < wanted && core.table.get(page).state == State::Resident {
+                core.strip(page);
+            }
+        });
+    }
+
     pub(crate) fn slot_is_lost(&self, slot: Slot) -> bool {
         self.lost_slots.iter().any(|range| range.contains(&slot.0))
     }

@@ -407,11 +407,16 @@ impl<'a, P: Transfer> Evictor<'a, P> {
                 core.far_full = false;
             }
             Ok(None) => {
+                if core.slots.free() < BATCH_PAGES as u32 {
+                    core.slots_reclaim(SLOTS_LOW);
+                }
                 core.far_full = core.slots.free() < BATCH_PAGES as u32;
-                core.warn(
-                    "far memory is full: the local limit cannot be kept until a memory server has room"
-                        .into(),
-                );
+                if core.far_full {
+                    core.warn(
+                        "far memory is full: the local limit cannot be kept until a memory server has room"
+                            .into(),
+                    );
+                }
             }
             Err(error) => {
                 core.far_full = core.slots.free() < BATCH_PAGES as u32;

@@ -30,16 +30,6 @@ impl Core {
     pub(crate) fn must_move(&self, slot: rackmem_types::Slot) -> bool {
         self.vacating && self.slots.is_retired(slot)
     }
-
-    /// A page that is here has no slot any more.
-    fn strip(&mut self, page: PageRef) {
-        let mut entry = self.table.get(page);
-        if let Some(slot) = entry.slot.take() {
-            self.slot_release(slot);
-            entry.slot_valid = false;
-            self.table.set(page, entry);
-        }
-    }
 }
 
 /// Empties these extents; when it returns none of their slots is in use, and none will be. The error is a sentence, and
