@@ -104,13 +104,16 @@ impl Ground {
         let Some(free) = servers::free_in_all(&self.lenders(vm, &entries)).await? else { return Ok(None) };
         let given: u64 =
             entries.iter().filter(|entry| entry.segment.is_some()).map(|entry| entry.size().0).sum();
-        let used = match vm.alive() {
-            Some(process) if given > 0 => self.pagers.stats(process.pid).await.map_or(0, |stats| stats.far.0),
+        let promised = match vm.alive() {
+            Some(process) if given > 0 => {
+                let used = self.pagers.stats(process.pid).await.map_or(0, |stats| stats.far.0);
+                // A controller lends a place for each of the guest's pages; who lends by hand may count on the local limit.
+                let is_by_hand = self.config.lender.is_none();
+                let local = vm.spec.local.filter(|_| is_by_hand).unwrap_or_default();
+                used.max(vm.target.0.saturating_sub(local.0))
+            }
             _ => 0,
         };
-        // A controller lends a place for each of the guest's pages; who lends by hand may count on the local limit.
-        let local = if self.config.lender.is_some() { Bytes(0) } else { vm.spec.local.unwrap_or_default() };
-        let promised = used.max(vm.target.0.saturating_sub(local.0));
         Ok(Some(Bytes(free.0.saturating_add(given.saturating_sub(promised)))))
     }
 }
