@@ -44,35 +44,35 @@ impl Client {
 
     /// The counters and gauges of now.
     pub fn stats(&mut self) -> Result<TargetStats, ControlError> {
-        self.ask(Request::Stats, Some(STATS_MAX))
+        self.ask(&Request::Stats, Some(STATS_MAX))
     }
 
     /// Changes the local limit; returns when it is in force, however much has to leave for that.
     pub fn limit_set(&mut self, limit: Bytes) -> Result<(), ControlError> {
-        self.ask(Request::LimitSet { limit }, None)
+        self.ask(&Request::LimitSet { limit }, None)
     }
 
     /// Brings everything home; returns when the target is free, however much has to come for that.
     pub fn detach(&mut self) -> Result<DetachReport, ControlError> {
-        self.ask(Request::Detach, None)
+        self.ask(&Request::Detach, None)
     }
 
     /// Lets the target use exactly this far memory from now on; returns when it is in force, however much has to
     /// be moved for that.
     pub fn lend(&mut self, lending: Lending) -> Result<LendReport, ControlError> {
-        self.ask(Request::Lend { lending }, None)
+        self.ask(&Request::Lend { lending }, None)
     }
 
     /// Watches the page at `address`. The accesses end when the target does.
     pub fn watch(mut self, address: u64) -> Result<Accesses, ControlError> {
-        self.send(Request::Watch { address })?;
+        self.send(&Request::Watch { address })?;
         self.patience(None)?;
         Ok(Accesses { client: self, ended: false })
     }
 
     fn ask<T: DeserializeOwned>(
         &mut self,
-        request: Request,
+        request: &Request,
         patience: Option<Duration>,
     ) -> Result<T, ControlError> {
         self.patience(patience)?;
@@ -86,8 +86,8 @@ impl Client {
         self.stream.get_ref().set_read_timeout(patience).map_err(|error| self.broken(error))
     }
 
-    fn send(&mut self, request: Request) -> Result<(), ControlError> {
-        match write_line(self.stream.get_mut(), &request) {
+    fn send(&mut self, request: &Request) -> Result<(), ControlError> {
+        match write_line(self.stream.get_mut(), request) {
             // A pager that refuses the connection itself says so and closes; its sentence is there to be read.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             sent => sent.map_err(|error| self.broken(error)),

@@ -1,6 +1,7 @@
 //! Servers and segments that come while a far memory is in use, and go while nothing lies on them.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::single_range_in_vec_init, reason = "a list of extents has one now and then")]
 
 mod common;
 

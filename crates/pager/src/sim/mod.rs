@@ -119,7 +119,9 @@ fn simulate(seed: u64) {
         let vacating = plan.vacates.then(|| scope.spawn(|| sim.vacate(&done)));
         program.run();
         done.store(true, Relaxed);
-        vacating.map(|thread| thread.join().unwrap());
+        if let Some(vacating) = vacating {
+            vacating.join().unwrap();
+        }
         if plan.detaches {
             detach(&sim.shared).unwrap();
         }
