@@ -24,18 +24,23 @@ pub(crate) fn empty(given: &[GivenSegment], servers: &[Arc<Server>]) -> Result<(
     Ok(())
 }
 
+impl GivenSegment {
+    /// Whether an extent was taken of this part.
+    pub(crate) fn has(&self, record: &ExtentRecord) -> bool {
+        let part = self.first..self.first.saturating_add(self.pages);
+        record.given
+            && !record.gone
+            && (&record.server, record.segment) == (&self.server, self.segment)
+            && part.contains(&record.first)
+    }
+}
+
 /// What is left of `given`, the next one last, once `records` are in use: pieces are taken from the front.
 pub(crate) fn left(given: &[GivenSegment], records: &[ExtentRecord]) -> Vec<GivenSegment> {
     let rest = |given: &GivenSegment| {
         let end = given.first.saturating_add(given.pages);
-        let is_of = |record: &&ExtentRecord| {
-            record.given
-                && !record.gone
-                && record.server == given.server
-                && record.segment == given.segment
-                && (given.first..end).contains(&record.first)
-        };
-        let ends = records.iter().filter(is_of).map(|record| record.first + u64::from(record.pages));
+        let taken = records.iter().filter(|record| given.has(record));
+        let ends = taken.map(|record| record.first + u64::from(record.pages));
         let first = ends.max().unwrap_or(given.first).min(end);
         (first < end).then(|| GivenSegment { first, pages: end - first, ..given.clone() })
     };

@@ -128,15 +128,8 @@ impl FarMemory {
             };
             !record.gone && table.servers.iter().find(of).is_some_and(|server| server.serves())
         });
-        // A part that has been given and is in use has pages, whatever was said of it since.
-        let is_used = |part: &GivenSegment| {
-            let of = |record: &ExtentRecord| {
-                record.given
-                    && (&record.server, record.segment) == (&part.server, part.segment)
-                    && (part.first..part.first.saturating_add(part.pages)).contains(&record.first)
-            };
-            records.iter().any(of)
-        };
+        // A part that has been given and is in use has pages, whatever was said of it since, be it to a predecessor.
+        let is_used = |part: &GivenSegment| records.iter().any(|record| part.has(record));
         let all = &lent.all.given;
         let known: Vec<_> =
             lent.known.iter().filter(|part| all.contains(part) || is_used(part)).cloned().collect();
@@ -154,7 +147,8 @@ impl FarMemory {
             joining.push(Arc::new(Server::connect(dialer)?));
         }
         let servers: Vec<_> = table.servers.iter().chain(&joining).cloned().collect();
-        given::empty(&fresh, &servers)?;
+        let unused: Vec<_> = fresh.iter().filter(|part| !is_used(part)).cloned().collect();
+        given::empty(&unused, &servers)?;
         shared.join(joining);
         let surplus =
             lending.surplus(&records).into_iter().map(|record| record.start..record.start + record.pages);

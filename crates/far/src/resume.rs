@@ -14,6 +14,7 @@ use rackmem_types::{ServerAddress, Slot};
 use crate::config::FarConfig;
 use crate::dial::Dialer;
 use crate::error::FarError;
+use crate::given;
 use crate::lend::Lending;
 use crate::memory::{FarMemory, Table};
 use crate::rmc::NetPort;
@@ -101,9 +102,10 @@ impl FarMemory {
         let mut records: Vec<&ExtentRecord> = records.iter().collect();
         records.sort_by_key(|record| record.start);
         let mut table = Table::default();
-        for record in records {
-            let extent = match open(&servers, record, &failures) {
-                _ if record.gone => Extent::lost(0, record),
+        for &record in &records {
+            let opened =
+                if record.gone { Ok(Extent::lost(0, record)) } else { open(&servers, record, &failures) };
+            let extent = match opened {
                 Ok(extent) => extent,
                 Err(reason) => {
                     let dialer = Dialer::new(record.server.clone(), &config.credentials)?;
@@ -112,6 +114,12 @@ impl FarMemory {
             };
             if table.rmc.add(extent.entry()).is_ok() {
                 table.extents.push(Arc::new(extent));
+            }
+        }
+        // What the other client had not begun with, it may not have emptied.
+        for part in config.given.iter().filter(|part| !records.iter().any(|record| part.has(record))) {
+            if let Err(error) = given::empty(std::slice::from_ref(part), &servers) {
+                tracing::warn!(%error, "a segment that was given cannot be used");
             }
         }
         table.servers = servers;

@@ -121,6 +121,24 @@ fn a_segment_goes_when_what_lies_on_it_has_been_moved() {
     assert_eq!(second.grow().unwrap(), None);
 }
 
+/// A pager dies while it moves its pages; its successor is told what it was to have, and then what it had.
+#[test]
+fn a_successor_does_not_empty_what_its_predecessor_used() {
+    let (host, other) = (Host::tcp(1 << 14), Host::tcp(1 << 14));
+    let ((_a, first), (_b, second)) = (made(&host, 100), made(&other, 100));
+    let memory = connected(lending(&[&first]));
+    assert_eq!(memory.grow().unwrap(), Some(0..100));
+    let mut checked = Checked::new(memory.clone());
+    let slots: Vec<u32> = (0..100).collect();
+    checked.round(&slots, &[]);
+    let successor = FarMemory::resume(client(vec![second.clone()]), &memory.extents()).unwrap();
+    assert_eq!(successor.lend(lending(&[&second])).unwrap(), [0..100]);
+    assert_eq!(successor.lend(lending(&[&first])).unwrap(), []);
+    checked.port = successor.port().unwrap();
+    checked.round(&[], &slots);
+    assert_eq!((checked.pages_read, checked.reads_failed), (100, 0));
+}
+
 #[test]
 fn what_is_not_in_use_goes_at_once() {
     let (host, other) = (Host::tcp(1 << 14), Host::tcp(1 << 14));

@@ -17,6 +17,7 @@ use crate::entry::State;
 use crate::events;
 use crate::install::{self, Fault, Fetch, Installer};
 use crate::journal::Happening;
+use crate::kernel::Mapping;
 use crate::late;
 use crate::sync::MutexGuard;
 use crate::table::{CHUNK_PAGES, SpaceId};
@@ -325,12 +326,7 @@ impl<'a, P: Transfer> Server<'a, P> {
                     self.requests.extend(request);
                 }
                 State::Standby => {
-                    let progress = uffd.copy(address, core.standby.address(entry.place));
-                    let code = progress.error.and_then(|error| error.raw_os_error());
-                    // A dead pager may have brought it home and not noted that.
-                    if progress.done == PAGE || code == Some(libc::EEXIST) {
-                        core.became_resident(page, entry, Admission::Found);
-                    }
+                    take_back(core, &*uffd, page, address);
                 }
                 _ => {}
             }
@@ -477,4 +473,17 @@ impl<'a, P: Transfer> Server<'a, P> {
         }
         core
     }
+}
+
+/// Puts a page of the standby list back where it was, although nobody asks for it; whether it is there.
+pub(crate) fn take_back(core: &mut Core, uffd: &dyn Mapping, page: PageRef, address: u64) -> bool {
+    let entry = core.table.get(page);
+    let progress = uffd.copy(address, core.standby.address(entry.place));
+    let code = progress.error.and_then(|error| error.raw_os_error());
+    // A dead pager may have brought it home and not noted that.
+    let is_there = progress.done == PAGE || code == Some(libc::EEXIST);
+    if is_there {
+        core.became_resident(page, entry, Admission::Found);
+    }
+    is_there
 }

@@ -5,13 +5,13 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
-use rackmem_policy::{Admission, PageRef};
+use rackmem_policy::PageRef;
 
 use crate::Shared;
 use crate::core::{Core, PAGE};
 use crate::entry::State;
 use crate::late;
-use crate::serve::Server;
+use crate::serve::{Server, take_back};
 use crate::sync::sleep;
 use crate::table::{CHUNK_PAGES, SpaceId};
 use crate::transfer::Transfer;
@@ -116,9 +116,7 @@ impl<P: Transfer> Server<'_, P> {
             match entry.state {
                 State::Resident | State::Empty => core.strip(page),
                 State::Standby => {
-                    let progress = uffd.copy(chunk + u64::from(i) * PAGE, core.standby.address(entry.place));
-                    if progress.done == PAGE {
-                        core.became_resident(page, entry, Admission::Found);
+                    if take_back(core, &*uffd, page, chunk + u64::from(i) * PAGE) {
                         core.strip(page);
                     }
                 }
