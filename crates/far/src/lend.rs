@@ -160,8 +160,10 @@ impl FarMemory {
     }
 
     /// Nothing lies on these slots, each an extent, any more: nothing is asked of them from now on. Waits until all ports have
-    /// their answers for what they asked before, which they have soon, or the server is lost.
-    pub fn shed(&self, slots: &[Range<u32>]) {
+    /// their answers for what they asked before, which they have soon, or the server is lost. `false`: one did not say so; then
+    /// nothing must be given back, for a server that is asked for what it has freed counts as lost.
+    #[must_use]
+    pub fn shed(&self, slots: &[Range<u32>]) -> bool {
         let shared = &self.shared;
         let generation = {
             let table = shared.table();
@@ -170,7 +172,13 @@ impl FarMemory {
         };
         let until = Instant::now() + 2 * shared.config.lost_after;
         let settled = |bell: &Arc<Bell>| bell.settled.load(Ordering::Acquire) >= generation;
-        while !shared.ports().iter().all(settled) && Instant::now() < until {
+        loop {
+            if shared.ports().iter().all(settled) {
+                return true;
+            }
+            if Instant::now() > until {
+                return false;
+            }
             shared.ring();
             std::thread::sleep(LOOK);
         }

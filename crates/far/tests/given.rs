@@ -4,24 +4,9 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{Checked, Host, config};
-use rackmem_far::{Credentials, FarConfig, FarError, FarMemory, GivenSegment, Segments};
+use common::{Checked, Host, client, config, made};
+use rackmem_far::{FarConfig, FarError, FarMemory, GivenSegment};
 use rackmem_types::ServerAddress;
-
-const LEASE: Duration = Duration::from_secs(30);
-
-fn made(host: &Host, pages: u64) -> (Segments, GivenSegment) {
-    let segments = Segments::connect(host.address(), &Credentials::default()).unwrap();
-    let owner = Segments::owner();
-    let segment = segments.create("made for another", pages, owner, LEASE).unwrap();
-    (segments, GivenSegment { server: host.address(), segment, owner, first: 0, pages })
-}
-
-fn client(given: Vec<GivenSegment>) -> FarConfig {
-    FarConfig { given, ..config(Vec::new()) }
-}
 
 /// Pages with content in the whole server.
 fn filled(memory: &FarMemory) -> u64 {

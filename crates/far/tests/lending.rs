@@ -7,26 +7,13 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Checked, Host, config};
-use rackmem_far::{Credentials, FarConfig, FarError, FarMemory, GivenSegment, Lending, Segments};
-
-const LEASE: Duration = Duration::from_secs(30);
-
-fn made(host: &Host, pages: u64) -> (Segments, GivenSegment) {
-    let segments = Segments::connect(host.address(), &Credentials::default()).unwrap();
-    let owner = Segments::owner();
-    let segment = segments.create("made for another", pages, owner, LEASE).unwrap();
-    (segments, GivenSegment { server: host.address(), segment, owner, first: 0, pages })
-}
+use common::{Checked, Host, client, config, made};
+use rackmem_far::{Credentials, FarError, FarMemory, GivenSegment, Lending, Segments};
 
 fn lending(given: &[&GivenSegment]) -> Lending {
     let capacity = given.iter().map(|part| part.pages as u32).sum();
     let given = given.iter().map(|part| (*part).clone()).collect();
     Lending { given, capacity_pages: Some(capacity), ..Lending::default() }
-}
-
-fn client(given: Vec<GivenSegment>) -> FarConfig {
-    FarConfig { given, ..config(Vec::new()) }
 }
 
 fn connected(lending: Lending) -> FarMemory {
@@ -85,13 +72,14 @@ fn a_segment_goes_when_what_lies_on_it_has_been_moved() {
     // Pages that are on their way when it is shed arrive.
     checked.begin(&[], &old);
     std::thread::scope(|scope| {
-        scope.spawn(|| memory.shed(&surplus));
+        let shed = scope.spawn(|| memory.shed(&surplus));
         checked.settle(&[], &old);
         // The port says so itself.
         let until = std::time::Instant::now() + Duration::from_millis(200);
         while std::time::Instant::now() < until {
             checked.port.wait(Some(Duration::from_millis(10)), &mut |_| {});
         }
+        assert!(shed.join().unwrap(), "the port has its answers");
     });
     assert_eq!((checked.pages_read, checked.reads_failed), (3000, 0));
     memory.give_back(&surplus);
@@ -179,7 +167,7 @@ fn a_server_that_lends_comes_and_goes() {
     assert_eq!(memory.lend(less).unwrap(), [100..600], "it has 600");
     let surplus = memory.lend(lending(&[&given])).unwrap();
     assert_eq!(surplus, [100..600]);
-    memory.shed(&surplus);
+    assert!(memory.shed(&surplus));
     memory.give_back(&surplus);
     let segments = Segments::connect(lender.address(), &Credentials::default()).unwrap();
     assert_eq!(segments.pool().unwrap().segments.len(), 0, "its own segment is freed");

@@ -209,9 +209,13 @@ fn lend(shared: &Shared, far: &FarMemory, lending: Lending) -> Result<LendReport
         }
         return Ok(LendReport::InUse(sentence));
     }
-    far.shed(&surplus);
+    let settled = far.shed(&surplus);
     shared.lock().estate.extents_shed(&far.extents());
-    far.give_back(&surplus);
+    if settled {
+        far.give_back(&surplus);
+    } else {
+        tracing::warn!("what was emptied is not given back: a memory server owes answers for it");
+    }
     Ok(LendReport::InForce)
 }
 

@@ -10,7 +10,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rackmem_far::{
-    Credentials, Event, FarConfig, FarMemory, PageError, Port, ReadRequest, TlsFiles, WriteRequest,
+    Credentials, Event, FarConfig, FarMemory, GivenSegment, PageError, Port, ReadRequest, Segments, TlsFiles,
+    WriteRequest,
 };
 use rackmem_memory_server::{Listen, Server, ServerConfig, Shutdown};
 use rackmem_types::{Bytes, PAGE_SIZE, PageData, PageHash, ServerAddress, Slot};
@@ -82,6 +83,22 @@ pub fn config(addresses: Vec<ServerAddress>) -> FarConfig {
         lost_after: Duration::from_millis(600),
         ..FarConfig::new(addresses, Credentials::default(), "test.1")
     }
+}
+
+/// How long the segments that tests make are kept without a client.
+const SEGMENT_LEASE: Duration = Duration::from_secs(30);
+
+/// A segment that somebody makes for another, and the whole of it as it is given.
+pub fn made(host: &Host, pages: u64) -> (Segments, GivenSegment) {
+    let segments = Segments::connect(host.address(), &Credentials::default()).unwrap();
+    let owner = Segments::owner();
+    let segment = segments.create("made for another", pages, owner, SEGMENT_LEASE).unwrap();
+    (segments, GivenSegment { server: host.address(), segment, owner, first: 0, pages })
+}
+
+/// A client that has nothing but what is given to it.
+pub fn client(given: Vec<GivenSegment>) -> FarConfig {
+    FarConfig { given, ..config(Vec::new()) }
 }
 
 /// A certificate authority in a directory, and certificates that it signed.
