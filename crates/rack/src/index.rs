@@ -98,13 +98,18 @@ impl Index {
 
     /// The shelf that holds every brick within `class` of `site`.
     pub(crate) fn shelf(&self, role: Role, class: LatencyClass, site: Site) -> Option<&Shelf> {
+        self.place(class, site).map(|place| place.of(role))
+    }
+
+    /// The shelves that hold every brick within `class` of `site`.
+    pub(crate) fn place(&self, class: LatencyClass, site: Site) -> Option<Shelves<'_>> {
         let shelves = match class {
             LatencyClass::Local => None,
             LatencyClass::Tray => self.trays.get(&site.tray?),
             LatencyClass::Rack => self.racks.get(&site.rack?),
             LatencyClass::Interrack => Some(&self.everywhere),
         };
-        shelves.map(|shelves| &shelves[role as usize])
+        shelves.map(Shelves)
     }
 }
 

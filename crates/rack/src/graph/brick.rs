@@ -3,7 +3,7 @@
 use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Lanes, Link, Site};
+use super::{CircuitEnd, Lanes, Link, Site};
 use crate::extents::Extents;
 use crate::{Name, RackError};
 
@@ -96,6 +96,8 @@ pub struct Brick {
     pub(crate) ports: Vec<Option<Link>>,
     /// The same cables by what they lead to.
     pub(crate) lanes: Lanes,
+    /// The circuits that end at it, ascending.
+    pub(crate) circuits: Vec<CircuitEnd>,
     pub(crate) power: Power,
     pub(crate) reachable: bool,
     pub(crate) draining: bool,
@@ -121,6 +123,7 @@ impl Brick {
         Self {
             ports: vec![None; spec.ports.into()],
             lanes: Lanes::default(),
+            circuits: Vec::new(),
             power: spec.power,
             extents: Extents::new(pages),
             spec,

@@ -2,7 +2,7 @@
 
 use petgraph::visit::EdgeRef;
 
-use super::{Cable, CableSpec, Circuit, Edge, Graph, Link, Node, Path, SwitchKind, Vertex};
+use super::{Cable, CableSpec, Circuit, CircuitEnd, Edge, Graph, Link, Node, Path, SwitchKind, Vertex};
 use crate::{CircuitId, LatencyClass, Name, PortRef, RackError};
 
 impl Graph {
@@ -144,11 +144,24 @@ impl Graph {
         }
     }
 
-    pub(crate) fn cable_mut(&mut self, link: Link) -> Option<&mut Cable> {
-        match self.inner.edge_weight_mut(link) {
-            Some(Edge::Cable(cable)) => Some(cable),
-            _ => None,
+    /// Changes a cable, if it is there; not its ends.
+    pub(crate) fn cable_edit<T>(&mut self, link: Link, edit: impl FnOnce(&mut Cable) -> T) -> Option<T> {
+        let Some(Edge::Cable(cable)) = self.inner.edge_weight_mut(link) else { return None };
+        let had_room = cable.has_room();
+        let result = edit(cable);
+        let room = cable.has_room();
+        if room != had_room
+            && let Some((a, b)) = self.inner.edge_endpoints(link)
+        {
+            for node in [a, b] {
+                match &mut self.inner[node] {
+                    Vertex::Brick(brick) => brick.lanes.room_set(link, room),
+                    Vertex::Switch(switch) => switch.trunks.room_set(link, room),
+                    Vertex::Rack(_) | Vertex::Tray { .. } => {}
+                }
+            }
         }
+        Some(result)
     }
 
     /// The cable that really connects these two ports.
@@ -164,26 +177,29 @@ impl Graph {
         for ends in &circuit.path.cables {
             let link =
                 self.cable_between(ends).ok_or_else(|| RackError::NoCable { port: ends[0].clone() })?;
-            if let Some(cable) = self.cable_mut(link) {
-                cable.circuits += 1;
-            }
+            self.cable_edit(link, |cable| cable.circuits += 1);
         }
-        let id = circuit.id;
+        let (id, class, usable) = (circuit.id, circuit.path.class, circuit.state.is_usable());
         let link = self.inner.add_edge(near, far, Edge::Circuit(Box::new(circuit)));
         self.circuits.insert(id, link);
+        for (node, to) in [(near, far), (far, near)] {
+            if let Vertex::Brick(brick) = &mut self.inner[node] {
+                let end = CircuitEnd { to, class, id, link, usable };
+                let place = brick.circuits.partition_point(|other| *other < end);
+                brick.circuits.insert(place, end);
+            }
+        }
         Ok(())
     }
 
     /// Removes a circuit and frees its cables.
     pub(crate) fn circuit_remove(&mut self, id: CircuitId) {
-        let Some(Edge::Circuit(circuit)) =
-            self.circuits.remove(&id).and_then(|link| self.inner.remove_edge(link))
-        else {
-            return;
-        };
+        let Some(link) = self.circuits.remove(&id) else { return };
+        self.each_end(link, |ends| ends.retain(|end| end.link != link));
+        let Some(Edge::Circuit(circuit)) = self.inner.remove_edge(link) else { return };
         for ends in &circuit.path.cables {
-            if let Some(cable) = self.cable_between(ends).and_then(|link| self.cable_mut(link)) {
-                cable.circuits -= 1;
+            if let Some(link) = self.cable_between(ends) {
+                self.cable_edit(link, |cable| cable.circuits -= 1);
             }
         }
     }
@@ -195,10 +211,29 @@ impl Graph {
         }
     }
 
-    pub(crate) fn circuit_mut(&mut self, id: CircuitId) -> Option<&mut Circuit> {
-        match self.inner.edge_weight_mut(*self.circuits.get(&id)?) {
-            Some(Edge::Circuit(circuit)) => Some(circuit),
-            _ => None,
+    /// Changes a circuit, if it is there; not its way.
+    pub(crate) fn circuit_edit<T>(
+        &mut self,
+        id: CircuitId,
+        edit: impl FnOnce(&mut Circuit) -> T,
+    ) -> Option<T> {
+        let link = *self.circuits.get(&id)?;
+        let Some(Edge::Circuit(circuit)) = self.inner.edge_weight_mut(link) else { return None };
+        let result = edit(circuit);
+        let usable = circuit.state.is_usable();
+        self.each_end(link, |ends| {
+            ends.iter_mut().filter(|end| end.link == link).for_each(|end| end.usable = usable);
+        });
+        Some(result)
+    }
+
+    /// What the bricks at both ends of a circuit know of their circuits.
+    fn each_end(&mut self, link: Link, mut change: impl FnMut(&mut Vec<CircuitEnd>)) {
+        let Some((near, far)) = self.inner.edge_endpoints(link) else { return };
+        for node in [near, far] {
+            if let Vertex::Brick(brick) = &mut self.inner[node] {
+                change(&mut brick.circuits);
+            }
         }
     }
 
@@ -211,12 +246,45 @@ impl Graph {
 
     /// The circuits of a brick, with the brick at the other end.
     pub(crate) fn circuits_of(&self, node: Node) -> impl Iterator<Item = (Node, &Circuit)> {
-        self.inner.edges(node).filter_map(move |edge| match edge.weight() {
-            Edge::Circuit(circuit) => {
-                Some((if edge.source() == node { edge.target() } else { edge.source() }, &**circuit))
-            }
+        self.circuit_ends(node).filter_map(|end| match self.inner.edge_weight(end.link) {
+            Some(Edge::Circuit(circuit)) => Some((end.to, &**circuit)),
             _ => None,
         })
+    }
+
+    /// Vertices that keep something else beside them than their edges say. None, unless there is a mistake in this module.
+    pub(crate) fn mistaken(&self) -> impl Iterator<Item = &Name> {
+        let has_room = |link| self.cable(link).is_some_and(Cable::has_room);
+        let mistaken = move |node: &Node| match &self.inner[*node] {
+            Vertex::Brick(brick) => {
+                !brick.lanes.are_true(has_room) || !self.circuits_at(*node).eq(brick.circuits.iter().copied())
+            }
+            Vertex::Switch(switch) => !switch.trunks.are_true(has_room),
+            Vertex::Rack(_) | Vertex::Tray { .. } => false,
+        };
+        self.inner.node_indices().filter(mistaken).map(|node| self.inner[node].name())
+    }
+
+    /// The circuits of a brick as its edges say, ascending.
+    fn circuits_at(&self, node: Node) -> impl Iterator<Item = CircuitEnd> {
+        let ends = self.inner.edges(node).filter_map(|edge| match edge.weight() {
+            Edge::Circuit(circuit) => Some(CircuitEnd {
+                to: if edge.source() == node { edge.target() } else { edge.source() },
+                class: circuit.path.class,
+                id: circuit.id,
+                link: edge.id(),
+                usable: circuit.state.is_usable(),
+            }),
+            _ => None,
+        });
+        let mut ends: Vec<_> = ends.collect();
+        ends.sort_unstable();
+        ends.into_iter()
+    }
+
+    /// What a brick knows of its circuits, by the brick at the other end.
+    pub(crate) fn circuit_ends(&self, node: Node) -> impl Iterator<Item = &CircuitEnd> {
+        self.brick_at(node).into_iter().flat_map(|brick| &brick.circuits)
     }
 
     /// What is not as `path` needs it: the first cable that is gone or has no room.

@@ -13,7 +13,7 @@ use petgraph::stable_graph::{EdgeIndex, NodeIndex, StableUnGraph};
 use petgraph::visit::EdgeRef;
 
 pub use brick::{Brick, BrickSpec, FAR_PAGES_MAX, NETPORTS_MAX, Offer, PORTS_MAX, Power, Role};
-pub(crate) use lane::{Lane, Lanes};
+pub(crate) use lane::{CircuitEnd, Lane, Lanes};
 pub(crate) use path::{Reach, Route};
 pub use wiring::{Cable, CableSpec, Circuit, CircuitState, Path, Place, Switch, SwitchKind, SwitchSpec};
 

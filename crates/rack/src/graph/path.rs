@@ -26,15 +26,15 @@ enum Visit {
 /// The switches that a brick reaches over cables with room, within a class: the shortest way first (Dijkstra).
 ///
 /// It goes no further than what it is asked, so its cost grows neither with the bricks nor with the racks: it stops as soon as it
-/// knows how far away bricks can be reached, and goes on when a brick behind a switch is asked for that it has not come to. Whether
-/// a lane has room is looked at when the search comes to its end, and dead ends when a brick behind one is asked for.
-pub(crate) struct Reach<'a> {
+/// knows how far away bricks can be reached, and goes on when a brick behind a switch is asked for that it has not come to. Dead ends
+/// it enters when a brick behind one is asked for.
+pub(crate) struct Reach {
     from: Node,
     site: Site,
     class: LatencyClass,
     /// By the switches' ordinals: few of many.
     visits: BTreeMap<usize, Visit>,
-    queue: BinaryHeap<Reverse<Step<'a>>>,
+    queue: BinaryHeap<Reverse<Step>>,
     widest: LatencyClass,
 }
 
@@ -48,32 +48,30 @@ pub(crate) struct Route {
 
 /// A step of the search: over a lane to a switch. Ordered by where it leads how fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Step<'a> {
+struct Step {
     latency_ns: u32,
     class: LatencyClass,
-    /// The lane's quickest cable, or the quickest with room once that was looked at.
+    /// The lane's quickest cable with room.
     by: Link,
     to: Node,
     /// Ordinal of the switch before.
     before: Option<usize>,
-    /// Latency at the lane's beginning, and the lane; none once it is known that `by` has room.
-    lane: Option<(u32, &'a Lane)>,
 }
 
 impl Graph {
     /// What the brick at `from` reaches within `class` when the cables `taken` are spoken for.
-    pub(crate) fn reach(&self, from: Node, class: LatencyClass, taken: &[Link]) -> Reach<'_> {
+    pub(crate) fn reach(&self, from: Node, class: LatencyClass, taken: &[Link]) -> Reach {
         let site = self.brick_at(from).map(|brick| brick.site).unwrap_or_default();
         let (visits, queue, widest) = (BTreeMap::new(), BinaryHeap::new(), LatencyClass::Local);
         let mut reach = Reach { from, site, class, visits, queue, widest };
         let Some(brick) = self.brick_at(from) else { return reach };
         for lane in brick.lanes.iter() {
             match self.brick_at(lane.to) {
-                Some(other) if self.with_room(lane, taken).is_some() => {
+                Some(other) if lane.quickest(taken).is_some() => {
                     reach.sees(site.distance(other.site));
                 }
                 Some(_) => {}
-                None => reach.queue.extend(Step::over(lane, 0, LatencyClass::Tray, None)),
+                None => reach.queue.extend(Step::over(lane, taken, 0, LatencyClass::Tray, None)),
             }
         }
         while reach.widest < class
@@ -85,28 +83,20 @@ impl Graph {
     }
 
     /// Takes a step of the search.
-    fn advance<'a>(&'a self, reach: &mut Reach<'a>, step: Step<'a>, taken: &[Link]) {
+    fn advance(&self, reach: &mut Reach, step: Step, taken: &[Link]) {
         let Some(switch) = self.switch_at(step.to) else { return };
         let class = step.class.max(reach.site.distance(switch.site));
         if class > reach.class || reach.visits.contains_key(&switch.ordinal) {
             return;
-        }
-        if let Some((before_ns, lane)) = step.lane {
-            let Some((ns, by)) = self.with_room(lane, taken) else { return };
-            let looked_at = Step { latency_ns: before_ns.saturating_add(ns), by, lane: None, ..step };
-            if by != step.by {
-                // Its quickest cable is taken: others may come first now.
-                return reach.queue.push(Reverse(looked_at));
-            }
         }
         let Step { latency_ns, by, before, .. } = step;
         reach.visits.insert(switch.ordinal, Visit::Arrived(Arrival { latency_ns, by, before, class }));
         reach.sees_bricks(class, switch.span);
         for lane in switch.trunks.iter() {
             if !lane.dead_end || self.is_beside(reach.from, lane.to) {
-                reach.queue.extend(Step::over(lane, latency_ns, class, Some(switch.ordinal)));
+                reach.queue.extend(Step::over(lane, taken, latency_ns, class, Some(switch.ordinal)));
             } else if reach.widest < reach.class
-                && self.with_room(lane, taken).is_some()
+                && lane.quickest(taken).is_some()
                 && let Some(end) = self.switch_at(lane.to)
             {
                 reach.sees_bricks(class.max(reach.site.distance(end.site)), end.span);
@@ -120,12 +110,12 @@ impl Graph {
     }
 
     /// Goes on with the search until it has come to the switch at `to`, or cannot.
-    fn come_to<'a>(&'a self, reach: &mut Reach<'a>, to: Node, ordinal: usize, taken: &[Link]) {
+    fn come_to(&self, reach: &mut Reach, to: Node, ordinal: usize, taken: &[Link]) {
         while !reach.visits.contains_key(&ordinal)
             && let Some(Reverse(first)) = reach.queue.peek().copied()
         {
             // Of many that are equally near, as the switches of all racks are, those beside the way need not be looked at.
-            let same = |step: &&Step<'_>| step.to == to && step.latency_ns == first.latency_ns;
+            let same = |step: &&Step| step.to == to && step.latency_ns == first.latency_ns;
             let straight = reach.queue.iter().map(|Reverse(step)| step).filter(same).min().copied();
             match straight {
                 Some(step) => reach.queue.retain(|Reverse(other)| *other != step),
@@ -135,15 +125,8 @@ impl Graph {
         }
     }
 
-    /// The quickest cable of a lane that has room.
-    fn with_room(&self, lane: &Lane, taken: &[Link]) -> Option<(u32, Link)> {
-        lane.links.iter().copied().find(|(_, link)| {
-            self.cable(*link).is_some_and(|cable| cable.has_room() && (cable.shared || !taken.contains(link)))
-        })
-    }
-
     /// How the search comes to the switch at the end of `lane`, which it may not have come to yet.
-    fn arrival<'a>(&'a self, reach: &mut Reach<'a>, lane: &Lane, taken: &[Link]) -> Option<Arrival> {
+    fn arrival(&self, reach: &mut Reach, lane: &Lane, taken: &[Link]) -> Option<Arrival> {
         let ordinal = lane.switch?;
         if !reach.visits.contains_key(&ordinal) {
             match self.switch_at(lane.to)?.trunks.only() {
@@ -161,18 +144,18 @@ impl Graph {
         reach.arrived(ordinal)
     }
 
-    fn arrival_at_dead_end(&self, reach: &Reach<'_>, node: Node, taken: &[Link]) -> Option<Arrival> {
+    fn arrival_at_dead_end(&self, reach: &Reach, node: Node, taken: &[Link]) -> Option<Arrival> {
         let switch = self.switch_at(node)?;
         let lane = switch.trunks.only()?;
         let before = reach.arrived(lane.switch?)?;
-        let (ns, by) = self.with_room(lane, taken)?;
+        let (ns, by) = lane.quickest(taken)?;
         let class = before.class.max(reach.site.distance(switch.site));
         let latency_ns = before.latency_ns.saturating_add(ns);
         (class <= reach.class).then_some(Arrival { latency_ns, by, before: lane.switch, class })
     }
 
     /// The shortest new way from the brick that `reach` is of to the brick at `to`.
-    pub(crate) fn route<'a>(&'a self, reach: &mut Reach<'a>, to: Node, taken: &[Link]) -> Option<Route> {
+    pub(crate) fn route(&self, reach: &mut Reach, to: Node, taken: &[Link]) -> Option<Route> {
         let brick = self.brick_at(to)?;
         let distance = reach.site.distance(brick.site);
         if distance > reach.widest {
@@ -185,7 +168,7 @@ impl Graph {
                 let arrival = self.arrival(reach, lane, taken)?;
                 (arrival.latency_ns, distance.max(arrival.class), lane.switch)
             };
-            let (ns, link) = self.with_room(lane, taken)?;
+            let (ns, link) = lane.quickest(taken)?;
             Some((class, before_ns.saturating_add(ns), link, at))
         });
         let (class, latency_ns, last, mut at) = ways.min()?;
@@ -221,22 +204,21 @@ impl Graph {
     }
 }
 
-impl<'a> Step<'a> {
-    /// The step over `lane`, before it is known which of its cables has room.
+impl Step {
+    /// How the search goes on over `lane`, if that has room.
     fn over(
-        lane: &'a Lane,
-        latency_ns: u32,
+        lane: &Lane,
+        taken: &[Link],
+        before_ns: u32,
         class: LatencyClass,
         before: Option<usize>,
     ) -> Option<Reverse<Self>> {
-        let (ns, by) = *lane.links.first()?;
-        let (to, from) = (lane.to, Some((latency_ns, lane)));
-        let latency_ns = latency_ns.saturating_add(ns);
-        Some(Reverse(Self { latency_ns, class, by, to, before, lane: from }))
+        let (ns, by) = lane.quickest(taken)?;
+        Some(Reverse(Self { latency_ns: before_ns.saturating_add(ns), class, by, to: lane.to, before }))
     }
 }
 
-impl Reach<'_> {
+impl Reach {
     fn arrived(&self, ordinal: usize) -> Option<Arrival> {
         match self.visits.get(&ordinal)? {
             Visit::Arrived(arrival) => Some(*arrival),

@@ -165,6 +165,8 @@ impl Rack {
         if !index.is_same(&self.index) {
             wrong.push("the index of bricks is stale".to_owned());
         }
+        wrong
+            .extend(self.graph.mistaken().map(|name| format!("{name} does not know its cables or circuits")));
         for (expires, id) in &self.expiries {
             if self
                 .reservations

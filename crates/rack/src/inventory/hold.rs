@@ -64,23 +64,24 @@ impl Rack {
         let Some(reservation) = self.reservations.get(&id) else { return };
         let needed = reservation.circuits_needed();
         for circuit in reservation.circuits() {
-            let Some(circuit) = self.graph.circuit_mut(circuit) else { continue };
-            let place = circuit.users.binary_search(&id);
-            match (needed.binary_search(&circuit.id), place) {
-                (Ok(_), Err(place)) => {
-                    circuit.users.insert(place, id);
-                    if circuit.state == (CircuitState::Closing { by: id }) {
-                        circuit.state = CircuitState::Planned;
+            self.graph.circuit_edit(circuit, |circuit| {
+                let place = circuit.users.binary_search(&id);
+                match (needed.binary_search(&circuit.id), place) {
+                    (Ok(_), Err(place)) => {
+                        circuit.users.insert(place, id);
+                        if circuit.state == (CircuitState::Closing { by: id }) {
+                            circuit.state = CircuitState::Planned;
+                        }
                     }
-                }
-                (Err(_), Ok(place)) => {
-                    circuit.users.remove(place);
-                    if circuit.users.is_empty() {
-                        circuit.state = CircuitState::Closing { by: id };
+                    (Err(_), Ok(place)) => {
+                        circuit.users.remove(place);
+                        if circuit.users.is_empty() {
+                            circuit.state = CircuitState::Closing { by: id };
+                        }
                     }
+                    _ => {}
                 }
-                _ => {}
-            }
+            });
         }
     }
 
@@ -116,11 +117,11 @@ impl Rack {
             self.look_at_ports(&ends);
         }
         for circuit in &grant.reused {
-            if let Some(circuit) = self.graph.circuit_mut(*circuit)
-                && let Err(place) = circuit.users.binary_search(&id)
-            {
-                circuit.users.insert(place, id);
-            }
+            self.graph.circuit_edit(*circuit, |circuit| {
+                if let Err(place) = circuit.users.binary_search(&id) {
+                    circuit.users.insert(place, id);
+                }
+            });
         }
         for segment in &grant.segments {
             let range = segment.range();
@@ -236,11 +237,13 @@ impl Rack {
 
     fn let_go_of_circuits(&mut self, user: ReservationId, circuits: &[CircuitId]) {
         for &id in circuits {
-            let Some(circuit) = self.graph.circuit_mut(id) else { continue };
-            circuit.users.retain(|held_by| *held_by != user);
-            let ours = !matches!(circuit.state, CircuitState::Closing { by } if by != user);
-            if circuit.users.is_empty() && ours {
-                let ends = [circuit.path.near().of.clone(), circuit.path.far().of.clone()];
+            let over = self.graph.circuit_edit(id, |circuit| {
+                circuit.users.retain(|held_by| *held_by != user);
+                let ours = !matches!(circuit.state, CircuitState::Closing { by } if by != user);
+                let ends = || [circuit.path.near().of.clone(), circuit.path.far().of.clone()];
+                (circuit.users.is_empty() && ours).then(ends)
+            });
+            if let Some(ends) = over.flatten() {
                 self.graph.circuit_remove(id);
                 self.look_at_ports(&ends);
             }

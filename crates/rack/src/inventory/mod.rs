@@ -144,11 +144,11 @@ impl Rack {
         bricks.push(reservation.compute.clone());
         bricks.extend(reservation.accelerator.iter().map(|accelerator| accelerator.brick.clone()));
         for circuit in reservation.circuits() {
-            if let Some(circuit) = self.graph.circuit_mut(circuit)
-                && circuit.state == CircuitState::Planned
-            {
-                circuit.state = CircuitState::Up;
-            }
+            self.graph.circuit_edit(circuit, |circuit| {
+                if circuit.state == CircuitState::Planned {
+                    circuit.state = CircuitState::Up;
+                }
+            });
         }
         for name in bricks {
             self.edit_named(&name, |brick| {
@@ -266,19 +266,20 @@ impl Rack {
             }
             Event::SegmentLost(segment) => self.lose(*segment)?,
             Event::CircuitSeen { circuit, up } => {
-                let circuit = self
-                    .graph
-                    .circuit_mut(*circuit)
+                let state = if *up { CircuitState::Up } else { CircuitState::Down };
+                self.graph
+                    .circuit_edit(*circuit, |circuit| circuit.state = state)
                     .ok_or_else(|| RackError::Request(format!("there is no circuit {circuit}")))?;
-                circuit.state = if *up { CircuitState::Up } else { CircuitState::Down };
             }
             Event::StrayPort { port, connected } => {
                 let link =
                     self.graph.link_at(port)?.ok_or_else(|| RackError::NoCable { port: port.clone() })?;
-                if let Some(cable) = self.graph.cable_mut(link) {
+                let ends = self.graph.cable_edit(link, |cable| {
                     let end = usize::from(cable.spec.ends[1] == *port);
                     cable.stray[end] = *connected;
-                    let ends = cable.spec.ends.clone().map(|end| end.of);
+                    cable.spec.ends.clone().map(|end| end.of)
+                });
+                if let Some(ends) = ends {
                     self.look_at_ports(&ends);
                 }
             }

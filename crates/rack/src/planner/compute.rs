@@ -1,19 +1,23 @@
 //! Which compute brick: the one asked for, or the fullest that has the cores and whose surroundings have the memory.
 
+use super::place::free_there;
 use super::refusal::{Refusal, Shortage};
 use super::reserve::{Found, surroundings};
 use crate::extents::Extents;
 use crate::graph::{Brick, NETPORTS_MAX, Node, Role, Site};
-use crate::index::Shelf;
+use crate::index::{Shelf, Shelves};
 use crate::reservation::pages_of;
 use crate::{LatencyClass, Name, Rack, RackError, Request};
 
-/// Compute bricks that a request for any brick looks at closely, in each round. The first nearly always will do; where they have
-/// the cores but no ports, a bound keeps one decision below a millisecond.
-const CANDIDATES_MAX: usize = 16;
-
-/// Of these, how many of one tray or rack: if its fullest do not do, others of the same place seldom will.
-const PLACE_CANDIDATES_MAX: usize = 4;
+/// Bounds of one round of a request for any compute brick, which nearly always ends at the first brick: they keep a decision short where
+/// the cores are there but no ports. So many of the fullest are looked at wherever they are,
+const FULLEST_MAX: usize = 16;
+/// so many in each place,
+const PLACE_LOOKS_MAX: usize = 4;
+/// so many in all,
+const LOOKS_MAX: usize = 64;
+/// and of these so many closely.
+const TRIES_MAX: usize = 32;
 
 /// The brick that the request names, and what its surroundings give.
 pub(super) fn named(rack: &Rack, name: &Name, request: &Request) -> Result<Found, RackError> {
@@ -58,37 +62,17 @@ fn table_is_full(extents: &Extents) -> bool {
 /// compute brick is woken last.
 pub(super) fn any(rack: &Rack, request: &Request) -> Result<Found, RackError> {
     let mut fitting = false;
-    let asleep = has_asleep(rack);
     for (wake_compute, wake_memory) in [(false, false), (false, true), (true, false), (true, true)] {
-        if wake_memory && !asleep {
-            continue;
-        }
         let round = Round { rack, request, wake_compute, wake_memory };
-        let mut tried = Vec::new();
-        // The fullest few of all nearly always include one that will do; only then is every place looked at.
-        for candidates in [Round::fullest, Round::everywhere] {
-            let candidates = candidates(&round);
-            fitting |= !candidates.is_empty();
-            for (_, node) in candidates.into_iter().take(CANDIDATES_MAX) {
-                if tried.contains(&node) {
-                    continue;
-                }
-                if let Some(found) = surroundings(rack, node, request, wake_memory) {
-                    return Ok(found);
-                }
-                tried.push(node);
-            }
+        let mut seen = Seen::default();
+        let worth_it = round.bricks().filter(|node| round.is_worth_a_try(*node, &mut seen));
+        let found = worth_it.take(TRIES_MAX).find_map(|node| surroundings(rack, node, request, wake_memory));
+        if let Some(found) = found {
+            return Ok(found);
         }
+        fitting |= !seen.bricks.is_empty();
     }
     Err(Refusal::anywhere(request, fitting).into())
-}
-
-/// Whether there is a memory or accelerator brick that could be woken.
-fn has_asleep(rack: &Rack) -> bool {
-    [Role::Memory, Role::Accelerator].into_iter().any(|role| {
-        let shelf = rack.index.shelf(role, LatencyClass::Interrack, Site::default());
-        shelf.is_some_and(|shelf| !shelf.off.is_empty())
-    })
 }
 
 /// A round of the search for any compute brick.
@@ -99,36 +83,31 @@ struct Round<'a> {
     wake_memory: bool,
 }
 
-impl Round<'_> {
-    /// Of the fullest compute bricks that have the cores, those that have enough memory around them.
-    fn fullest(&self) -> Vec<(u64, Node)> {
-        let Some(compute) = self.rack.index.shelf(Role::Compute, LatencyClass::Interrack, Site::default())
-        else {
-            return Vec::new();
-        };
-        let first = self.bricks(compute).take(CANDIDATES_MAX).filter(|(_, node)| {
-            let site = self.rack.graph.brick_at(*node).map(|brick| brick.site).unwrap_or_default();
-            let memory = self.rack.index.shelf(Role::Memory, self.class(), site);
-            self.fits(*node)
-                && memory.map_or(0, |memory| self.memory(memory)) >= pages_of(self.request.memory)
-        });
-        first.collect()
-    }
+/// What a round has looked at.
+#[derive(Default)]
+struct Seen {
+    /// Bricks that have the cores.
+    bricks: Vec<Node>,
+    /// For bricks of one site that hang on one vertex by all their cables: how much memory new circuits lead to from them.
+    around: Vec<((Node, Site), u64)>,
+}
 
-    /// Of the first places that have enough memory within the class, the fullest compute bricks that have the cores; fullest first.
-    /// Places come in a fixed order, so that what is in use stays together, and not all are looked at.
-    fn everywhere(&self) -> Vec<(u64, Node)> {
-        let each =
-            if self.class() == LatencyClass::Interrack { CANDIDATES_MAX } else { PLACE_CANDIDATES_MAX };
-        let need = pages_of(self.request.memory);
-        let places = self.rack.index.places(self.class());
-        let enough = places.filter(|place| self.memory(place.of(Role::Memory)) >= need);
-        let fitting = enough.flat_map(|place| {
-            self.bricks(place.of(Role::Compute)).filter(|(_, node)| self.fits(*node)).take(each)
+impl<'a> Round<'a> {
+    /// Compute bricks where there is enough memory: the fullest few, which nearly always include one that will do; then those of every
+    /// tray or rack, the fullest of each first. Places come in a fixed order, so that what is in use stays together.
+    fn bricks(&self) -> impl Iterator<Item = Node> {
+        let (index, class) = (&self.rack.index, self.class());
+        let everywhere = index.place(LatencyClass::Interrack, Site::default());
+        let fullest = everywhere.into_iter().flat_map(|place| self.fullest_of(place).take(FULLEST_MAX));
+        let fullest = fullest.filter(move |node| {
+            let site = self.rack.graph.brick_at(*node).map(|brick| brick.site).unwrap_or_default();
+            index.place(class, site).is_some_and(|place| self.may_do(place))
         });
-        let mut candidates: Vec<_> = fitting.take(CANDIDATES_MAX).collect();
-        candidates.sort_unstable();
-        candidates
+        let wide = everywhere.filter(|_| class == LatencyClass::Interrack);
+        let places = index.places(class.min(LatencyClass::Rack));
+        let places = places.filter(move |place| self.may_do(wide.unwrap_or(*place)));
+        let all = places.flat_map(|place| self.fullest_of(place).take(PLACE_LOOKS_MAX));
+        fullest.chain(all).take(LOOKS_MAX)
     }
 
     /// Who wants no far memory can be anywhere.
@@ -136,16 +115,57 @@ impl Round<'_> {
         if self.request.memory.0 == 0 { LatencyClass::Interrack } else { self.request.class }
     }
 
-    fn bricks<'s>(&self, compute: &'s Shelf) -> impl Iterator<Item = (u64, Node)> + use<'s> {
+    /// The compute bricks of a place that have the cores, the fullest first.
+    fn fullest_of(&self, place: Shelves<'a>) -> impl Iterator<Item = Node> + use<'a> {
+        let compute = place.of(Role::Compute);
         let set = if self.wake_compute { &compute.off } else { &compute.on };
-        set.range((u64::from(self.request.cores), Node::new(0))..).copied()
+        set.range((u64::from(self.request.cores), Node::new(0))..).map(|(_, node)| *node)
     }
 
-    fn memory(&self, memory: &Shelf) -> u64 {
-        memory.free_on + memory.free_closed + if self.wake_memory { memory.free_off } else { 0 }
+    /// Whether a place has enough memory, and something to wake in a round that wakes.
+    fn may_do(&self, place: Shelves<'_>) -> bool {
+        let memory = place.of(Role::Memory);
+        let accelerators = self.request.accelerator.is_some().then(|| place.of(Role::Accelerator));
+        let wakes = !memory.off.is_empty() || accelerators.is_some_and(|shelf| !shelf.off.is_empty());
+        self.free(memory) + memory.free_closed >= pages_of(self.request.memory)
+            && (wakes || !self.wake_memory)
     }
 
-    fn fits(&self, node: Node) -> bool {
-        self.rack.graph.brick_at(node).is_some_and(|brick| shortage(brick, self.request).is_none())
+    /// What is free where new circuits can lead to.
+    fn free(&self, memory: &Shelf) -> u64 {
+        memory.free_on + if self.wake_memory { memory.free_off } else { 0 }
+    }
+
+    /// Whether a compute brick was not looked at before, has the cores, and may reach the memory: on the bricks that it has circuits
+    /// to, and those that new ones could lead to.
+    fn is_worth_a_try(&self, node: Node, seen: &mut Seen) -> bool {
+        let Some(brick) = self.rack.graph.brick_at(node) else { return false };
+        if seen.bricks.contains(&node) || shortage(brick, self.request).is_some() {
+            return false;
+        }
+        seen.bricks.push(node);
+        let need = pages_of(self.request.memory);
+        let there = free_there(self.rack, node, Role::Memory);
+        if there >= need {
+            return true;
+        }
+        brick.open && there + self.around(node, brick, seen) >= need
+    }
+
+    /// How much memory new circuits from a brick lead to, at most.
+    fn around(&self, node: Node, brick: &Brick, seen: &mut Seen) -> u64 {
+        let hangs_on = brick.lanes.only().map(|lane| (lane.to, brick.site));
+        let known = seen.around.iter().find(|(on, _)| Some(*on) == hangs_on);
+        if let Some((_, around)) = known {
+            return *around;
+        }
+        let class = self.class();
+        // In a tray, asking what there is costs less than asking how far circuits reach.
+        let reached =
+            if class > LatencyClass::Tray { self.rack.graph.reach(node, class, &[]).widest() } else { class };
+        let shelf = self.rack.index.shelf(Role::Memory, reached, brick.site);
+        let around = shelf.map_or(0, |shelf| self.free(shelf));
+        seen.around.extend(hangs_on.map(|on| (on, around)));
+        around
     }
 }

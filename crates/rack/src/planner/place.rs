@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::graph::{Brick, Link, Node, Power, Reach, Role, Route, Site};
+use crate::graph::{Brick, CircuitEnd, Link, Node, Power, Reach, Role, Route, Site};
 use crate::index::Shelf;
 use crate::{CircuitId, LatencyClass, Rack};
 
@@ -55,26 +55,30 @@ pub(crate) struct Search<'a> {
     site: Site,
     /// Whether new circuits can lead anywhere from the brick.
     open: bool,
-    /// The brick's circuits, by the brick at the other end.
-    there: Vec<(Node, LatencyClass, CircuitId)>,
+    /// The brick's circuits, by the brick at the other end, the nearest way there first.
+    there: Vec<&'a CircuitEnd>,
     taken: Vec<Link>,
-    reach: Option<Reach<'a>>,
+    reach: Option<Reach>,
 }
 
 impl<'a> Search<'a> {
     pub(crate) fn new(rack: &'a Rack, from: Node) -> Self {
         let (site, open) =
             rack.graph.brick_at(from).map(|brick| (brick.site, brick.open)).unwrap_or_default();
-        let usable = rack.graph.circuits_of(from).filter(|(_, circuit)| circuit.state.is_usable());
-        let mut there: Vec<_> =
-            usable.map(|(node, circuit)| (node, circuit.path.class, circuit.id)).collect();
-        there.sort_unstable();
-        Self { rack, from, site, open, there, taken: Vec::new(), reach: None }
+        Self {
+            rack,
+            from,
+            site,
+            open,
+            there: usable_ends(rack, from).collect(),
+            taken: Vec::new(),
+            reach: None,
+        }
     }
 
     /// The pieces for `need`, or none if it cannot be met.
     pub(crate) fn place(&mut self, need: &Need<'_>) -> Option<Vec<Piece>> {
-        if !self.open && self.free_there(need) < need.amount {
+        if !self.open && free_there(self.rack, self.from, need.role) < need.amount {
             return None;
         }
         let mut stocks = Vec::new();
@@ -108,12 +112,6 @@ impl<'a> Search<'a> {
         None
     }
 
-    /// What is free, or could be woken, on the bricks that there are circuits to.
-    fn free_there(&self, need: &Need<'_>) -> u64 {
-        let bricks = self.there.iter().filter_map(|(node, ..)| self.rack.graph.brick_at(*node));
-        bricks.filter(|brick| brick.role() == need.role && brick.takes_more()).map(Brick::free).sum()
-    }
-
     /// What there is within `class`, as far away as new circuits reach, and what the compute brick has circuits to.
     fn stock(&mut self, need: &Need<'_>, class: LatencyClass) -> Stock<'a> {
         // In a tray, asking each brick costs less than asking how far circuits reach.
@@ -125,15 +123,15 @@ impl<'a> Search<'a> {
         }
         let shelf = self.rack.index.shelf(need.role, reached, self.site);
         let mut stock = Stock { shelf, on: Vec::new(), off: Vec::new(), free_on: 0, free_off: 0 };
-        for (node, circuit_class, _) in &self.there {
-            let Some(brick) = self.rack.graph.brick_at(*node) else { continue };
+        for end in &self.there {
+            let Some(brick) = self.rack.graph.brick_at(end.to) else { continue };
             let free = brick.free();
-            if *circuit_class > class || brick.role() != need.role || !brick.takes_more() || free == 0 {
+            if end.class > class || brick.role() != need.role || !brick.takes_more() || free == 0 {
                 continue;
             }
             let (off, on_shelf) = (brick.power() == Power::Off, self.site.distance(brick.site) <= reached);
             if !on_shelf || !(off || brick.open) {
-                if off { &mut stock.off } else { &mut stock.on }.push((free, *node));
+                if off { &mut stock.off } else { &mut stock.on }.push((free, end.to));
             }
         }
         for (bricks, sum) in [(&mut stock.on, &mut stock.free_on), (&mut stock.off, &mut stock.free_off)] {
@@ -251,11 +249,9 @@ impl<'a> Search<'a> {
 
     /// How to get to `node` within `class`: over a circuit that is there, else over free cables.
     pub(crate) fn via(&mut self, node: Node, class: LatencyClass) -> Option<Via> {
-        let first = self.there.partition_point(|(other, ..)| *other < node);
+        let first = self.there.partition_point(|end| end.to < node);
         match self.there.get(first) {
-            Some(&(other, there, circuit)) if other == node && there <= class => {
-                return Some(Via::There(circuit));
-            }
+            Some(end) if end.to == node && end.class <= class => return Some(Via::There(end.id)),
             _ => {}
         }
         let mut reach = self.reach_within(class);
@@ -265,7 +261,7 @@ impl<'a> Search<'a> {
     }
 
     /// What new circuits reach within `class`; to be put back.
-    fn reach_within(&mut self, class: LatencyClass) -> Reach<'a> {
+    fn reach_within(&mut self, class: LatencyClass) -> Reach {
         let known = self.reach.take().filter(|reach| reach.class() == class);
         known.unwrap_or_else(|| self.rack.graph.reach(self.from, class, &self.taken))
     }
@@ -281,6 +277,17 @@ impl<'a> Search<'a> {
             }
         }
     }
+}
+
+/// What is free, or could be woken, on the bricks of that role that `from` has circuits to.
+pub(super) fn free_there(rack: &Rack, from: Node, role: Role) -> u64 {
+    let bricks = usable_ends(rack, from).filter_map(|end| rack.graph.brick_at(end.to));
+    bricks.filter(|brick| brick.role() == role && brick.takes_more()).map(Brick::free).sum()
+}
+
+/// The circuits of a brick that a further reservation may use.
+fn usable_ends(rack: &Rack, from: Node) -> impl Iterator<Item = &CircuitEnd> {
+    rack.graph.circuit_ends(from).filter(|end| end.usable)
 }
 
 /// What there is within a class: a shelf, and beside it bricks that the compute brick has a circuit to and that are not on it.
