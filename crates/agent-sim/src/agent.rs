@@ -8,14 +8,15 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use rackmem_api::agent::{
     Access, AgentApi, Attachment, AttachmentSet, AttachmentView, Console, DomainAttach, ElasticBounds,
-    ElasticView, HostView, LogQuery, ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
+    ElasticView, HostView, LogQuery, ResizePlan, ResizeRequest, SharedView, StopRequest, VmSpec, VmView,
+    WatchQuery,
 };
 use rackmem_api::change::Change;
 use rackmem_api::event::{self, Event, EventId};
 use rackmem_api::events::{EventLog, Told};
 use rackmem_api::operation::{Operation, OperationFilter, OperationId, WaitQuery};
 use rackmem_api::problem::{Problem, ProblemType};
-use rackmem_api::{AttachmentId, VmName};
+use rackmem_api::{AttachmentId, GroupName, VmName};
 use rackmem_types::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -312,6 +313,10 @@ impl AgentApi for SimAgent {
 
     async fn attachment_show(&self, id: AttachmentId) -> Result<AttachmentView, Problem> {
         self.answer(|brick, _| Ok(brick.attachment_view(brick.attachment(&id)?)))
+    }
+
+    async fn shared_show(&self, group: GroupName) -> Result<SharedView, Problem> {
+        self.answer(|brick, _| SharedView::of(&group, brick.attachments.values().map(|one| &one.entry)))
     }
 
     async fn attachment_create(&self, change: Change, entry: Attachment) -> Result<Operation, Problem> {

@@ -36,6 +36,6 @@ pub use error::ApiError;
 pub use event::{Event, EventId};
 pub use generation::Generation;
 pub use idempotency::IdempotencyKey;
-pub use name::{AttachmentId, NameError, VmName};
+pub use name::{AttachmentId, GroupName, NameError, VmName};
 pub use operation::{Operation, OperationId, OperationState};
 pub use problem::Problem;

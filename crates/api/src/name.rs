@@ -85,6 +85,11 @@ name! {
 }
 
 name! {
+    /// Name of memory that several bricks share.
+    GroupName
+}
+
+name! {
     /// Name of a physical attachment on its brick; whoever attaches chooses it.
     AttachmentId
 }

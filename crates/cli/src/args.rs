@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::{
     agent, attach, controller, detach, doctor, held, lend, limit, manual, memory_server, pager, pki, pool,
-    ps, rack, run, segment, top, vm, watch,
+    ps, rack, run, segment, shared, top, vm, watch,
 };
 
 /// Far memory for any process: programs use the memory of other machines as if it were their own.
@@ -44,6 +44,7 @@ pub(crate) enum Command {
     Events(pool::events::Arguments),
     Rack(rack::Arguments),
     Segment(segment::Arguments),
+    Shared(shared::Arguments),
     Pki(pki::Arguments),
     Doctor(doctor::Arguments),
     #[command(hide = true)]
@@ -84,6 +85,7 @@ impl Command {
             Self::Events(arguments) => printing(|| pool::run(arguments.run())),
             Self::Rack(arguments) => printing(|| rack::run(&arguments)),
             Self::Segment(arguments) => printing(|| segment::run(&arguments)),
+            Self::Shared(arguments) => printing(|| shared::run(&arguments)),
             Self::Pki(arguments) => printing(|| pki::run(&arguments)),
             Self::Doctor(arguments) => printing(|| doctor::run(&arguments)),
             Self::Man(arguments) => printing(|| manual::man(&arguments)),

@@ -28,6 +28,7 @@ mod rack;
 mod rates;
 mod run;
 mod segment;
+mod shared;
 mod signals;
 mod spawn;
 mod style;

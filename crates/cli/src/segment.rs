@@ -80,7 +80,7 @@ struct Destroy {
 
 /// What proves to the memory server who asks.
 #[derive(Args, Debug)]
-struct Proof {
+pub(crate) struct Proof {
     /// File with the token that the memory server knows
     #[arg(long, value_name = "FILE", env = "RACKMEM_TOKEN_FILE")]
     token_file: Option<PathBuf>,
@@ -89,7 +89,7 @@ struct Proof {
 }
 
 impl Proof {
-    fn credentials(&self) -> anyhow::Result<Credentials> {
+    pub(crate) fn credentials(&self) -> anyhow::Result<Credentials> {
         let tls = self.tls.files().map(|files| TlsFiles { cert: files.cert, key: files.key, ca: files.ca });
         Ok(Credentials { tls, token: self.token_file.as_deref().map(token::read).transpose()? })
     }

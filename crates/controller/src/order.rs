@@ -19,8 +19,10 @@ pub struct Order {
     pub class: LatencyClass,
     /// The addresses of the bricks and switches that the step names.
     pub addresses: BTreeMap<Name, String>,
-    /// The deeds of the segments that the step makes, removes or enters into the table of the brick that writes to them.
+    /// The deeds of the segments that the step makes, removes or enters into a brick's table.
     pub deeds: BTreeMap<SegmentId, Deed>,
+    /// Where the segment that it enters into a brick's table lies in memory that several bricks share: its name, and a page there.
+    pub shared: Option<(Name, u64)>,
 }
 
 impl Order {
@@ -28,8 +30,12 @@ impl Order {
         let names = named(&step).into_iter();
         let addresses = names.filter_map(|name| Some((name.clone(), address(&state.rack, name)?))).collect();
         let deed = |segment: &SegmentId| Some((*segment, state.deeds.get(segment)?.clone()));
-        let deeds = segment(&state.rack, &step).and_then(deed).into_iter().collect();
-        Self { step, reign, class, addresses, deeds }
+        let deeds = segment(&step).and_then(deed).into_iter().collect();
+        let shared = match &step {
+            Step::NetPortAdd { segment, .. } => state.rack.place_in_group(*segment),
+            _ => None,
+        };
+        Self { step, reign, class, addresses, deeds, shared }
     }
 }
 
@@ -51,15 +57,12 @@ fn named(step: &Step) -> Vec<&Name> {
     }
 }
 
-/// The one segment whose deed a step needs. Of several bricks that share a segment, only that one is given what opens it for whose
-/// reservation it was made: pagers empty what they are given, and two of them would empty each other's pages.
-fn segment<'a>(rack: &Rack, step: &'a Step) -> Option<&'a SegmentId> {
+/// The one segment whose deed a step needs.
+fn segment(step: &Step) -> Option<&SegmentId> {
     match step {
-        Step::SegmentCreate { segment, .. } | Step::SegmentRemove { segment, .. } => Some(segment),
-        Step::NetPortAdd { brick, segment, .. } => {
-            let maker = rack.reservation(segment.reservation()).ok()?;
-            (maker.compute == *brick).then_some(segment)
-        }
+        Step::SegmentCreate { segment, .. }
+        | Step::SegmentRemove { segment, .. }
+        | Step::NetPortAdd { segment, .. } => Some(segment),
         _ => None,
     }
 }

@@ -89,6 +89,11 @@ pub enum FarError {
         "segment {segment:016x} on the memory server '{address}' is in use: its pages have to come home before it can go or change"
     )]
     InUse { address: ServerAddress, segment: u64 },
+    /// The connection broke while shared memory was written.
+    #[error(
+        "the connection to '{address}' broke while shared memory was written there, and others have written since: it is open whether this was written; read it and decide"
+    )]
+    Unsure { address: ServerAddress },
     /// It was restarted.
     #[error("the memory server '{address}' was restarted and has lost what it held; start the program again")]
     Restarted { address: ServerAddress },

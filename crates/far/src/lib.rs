@@ -30,6 +30,7 @@ pub mod rmc;
 mod segments;
 mod server;
 mod session;
+mod shared;
 pub mod slots;
 mod stream;
 
@@ -42,4 +43,5 @@ pub use port::Port;
 pub use resume::ExtentRecord;
 pub use rmc::{NetPort, Place, Rmc, RmcError};
 pub use segments::{PoolView, SegmentView, Segments};
+pub use shared::SharedMemory;
 pub use slots::SlotTable;

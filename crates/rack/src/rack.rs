@@ -124,6 +124,14 @@ impl Rack {
             .filter(move |segment| segment.brick == *brick))
     }
 
+    /// Where a segment lies in the memory of its shared group, if it is in one: the group, and the segment's first page there.
+    pub fn place_in_group(&self, segment: SegmentId) -> Option<(Name, u64)> {
+        let group = self.segment(segment)?.group.clone()?;
+        let before = self.groups.get(&group)?.iter().take_while(|other| **other != segment);
+        let pages = before.filter_map(|other| self.segment(*other)).map(|other| other.pages).sum();
+        Some((group, pages))
+    }
+
     /// The shared groups, each with its segments.
     pub fn groups(&self) -> impl Iterator<Item = (&Name, &[SegmentId])> {
         self.groups.iter().map(|(name, segments)| (name, segments.as_slice()))

@@ -40,7 +40,7 @@ impl Brick {
 
     /// Whether `name` may have the attachment.
     pub(super) fn check_free(&self, name: &VmName, id: &AttachmentId) -> Result<(), Problem> {
-        self.attachment(id)?;
+        self.attachment(id)?.entry.check_own()?;
         if let Some(operation) = self.operations.changing_attachment(id) {
             return Err(busy(&operation.target, &operation.kind));
         }

@@ -35,6 +35,7 @@ fn entry(number: u8, mib: u64) -> Attachment {
         segment: None,
         token: None,
         class: LatencyClass::Rack,
+        shared: None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Physical attachments: entries of the brick's RMC table; and logical ones: a VM gets an entry, or gives it back.
 
-use rackmem_api::agent::{Attachment, AttachmentState, AttachmentView, kind};
+use rackmem_api::agent::{Attachment, AttachmentState, AttachmentView, SharedView, kind};
 use rackmem_api::problem::ProblemType;
-use rackmem_api::{AttachmentId, Change, Operation, Problem, VmName};
+use rackmem_api::{AttachmentId, Change, GroupName, Operation, Problem, VmName};
 
 use super::Agent;
 use super::changes::whole;
@@ -22,6 +22,11 @@ impl Agent {
     pub(super) async fn attachment(&self, id: &AttachmentId) -> Result<AttachmentView, Problem> {
         let row = self.ground.store.attachment(id).await.map_err(from_store)?;
         Ok(self.attachment_view(row).await)
+    }
+
+    pub(super) async fn shared(&self, group: &GroupName) -> Result<SharedView, Problem> {
+        let rows = self.ground.store.attachment_list().await.map_err(from_store)?;
+        SharedView::of(group, rows.iter().map(|row| &row.entry))
     }
 
     async fn attachment_view(&self, row: AttachmentRow) -> AttachmentView {

@@ -13,11 +13,12 @@ use std::time::Duration;
 use futures_util::stream::BoxStream;
 use rackmem_api::agent::{
     Access, AgentApi, Attachment, AttachmentSet, AttachmentView, Console, DomainAttach, ElasticBounds,
-    ElasticView, HostView, LogQuery, ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
+    ElasticView, HostView, LogQuery, ResizePlan, ResizeRequest, SharedView, StopRequest, VmSpec, VmView,
+    WatchQuery,
 };
 use rackmem_api::operation::{OperationFilter, WaitQuery};
 use rackmem_api::problem::ProblemType;
-use rackmem_api::{AttachmentId, Change, Event, EventId, Operation, OperationId, Problem, VmName};
+use rackmem_api::{AttachmentId, Change, Event, EventId, GroupName, Operation, OperationId, Problem, VmName};
 
 use crate::engine::Engine;
 use crate::ground::Ground;
@@ -195,6 +196,10 @@ impl AgentApi for Agent {
 
     async fn attachment_show(&self, id: AttachmentId) -> Result<AttachmentView, Problem> {
         self.attachment(&id).await
+    }
+
+    async fn shared_show(&self, group: GroupName) -> Result<SharedView, Problem> {
+        self.shared(&group).await
     }
 
     async fn attachment_create(&self, change: Change, entry: Attachment) -> Result<Operation, Problem> {

@@ -93,16 +93,17 @@ pub(super) async fn give(
     id: &AttachmentId,
     vm: Option<&VmName>,
 ) -> Result<(), StoreError> {
-    let owner: Option<Option<String>> = sqlx::query_scalar("SELECT vm FROM attachments WHERE id = ?")
+    let row: Option<Row> = sqlx::query_as("SELECT entry, vm, created_ms FROM attachments WHERE id = ?")
         .bind(id.as_str())
         .fetch_optional(&mut *connection)
         .await?;
-    let owner = owner.ok_or_else(|| StoreError::from(Problem::not_found("attachment", id)))?;
-    if let (Some(owner), Some(vm)) = (owner, vm)
-        && owner != vm.as_str()
-    {
-        let detail = format!("attachment '{id}' belongs to '{owner}': take it from there first");
-        return Err(Problem::new(ProblemType::InUse, detail).into());
+    let row = row.ok_or_else(|| StoreError::from(Problem::not_found("attachment", id)))?.read()?;
+    if let Some(vm) = vm {
+        if let Some(owner) = row.vm.filter(|owner| owner != vm) {
+            let detail = format!("attachment '{id}' belongs to '{owner}': take it from there first");
+            return Err(Problem::new(ProblemType::InUse, detail).into());
+        }
+        row.entry.check_own()?;
     }
     sqlx::query("UPDATE attachments SET vm = ? WHERE id = ?")
         .bind(vm.map(VmName::as_str))

@@ -6,11 +6,11 @@ use futures_util::stream::BoxStream;
 
 use super::{
     Access, Attachment, AttachmentSet, AttachmentView, Console, DomainAttach, ElasticBounds, ElasticView,
-    HostView, LogQuery, ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
+    HostView, LogQuery, ResizePlan, ResizeRequest, SharedView, StopRequest, VmSpec, VmView, WatchQuery,
 };
 use crate::change::Change;
 use crate::event::{Event, EventId};
-use crate::name::{AttachmentId, VmName};
+use crate::name::{AttachmentId, GroupName, VmName};
 use crate::operation::{Operation, OperationFilter, OperationId, WaitQuery};
 use crate::problem::Problem;
 
@@ -140,6 +140,9 @@ pub trait AgentApi: Send + Sync + 'static {
         &self,
         id: AttachmentId,
     ) -> impl Future<Output = Result<AttachmentView, Problem>> + Send;
+
+    /// Memory that several bricks share, with what opens it.
+    fn shared_show(&self, group: GroupName) -> impl Future<Output = Result<SharedView, Problem>> + Send;
 
     /// Makes a physical attachment: an entry of the RMC table. The same entry again is no mistake.
     fn attachment_create(

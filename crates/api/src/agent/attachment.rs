@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::class::LatencyClass;
-use crate::name::{AttachmentId, VmName};
+use crate::name::{AttachmentId, GroupName, VmName};
 use crate::problem::{Problem, ProblemType};
 use crate::schema::ServerAddressSchema;
 
@@ -44,6 +44,21 @@ pub struct Attachment {
     pub token: Option<SegmentToken>,
     /// How far away it is.
     pub class: LatencyClass,
+    /// The shared memory of which it is a part. No machine can have such an attachment; programs get at it with
+    /// `GET /v1/shared/{group}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedPlace>,
+}
+
+/// Where an attachment lies in memory that several bricks share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharedPlace {
+    /// The shared memory's name.
+    pub group: GroupName,
+    /// The attachment's first byte in it, a multiple of 4096.
+    #[schema(multiple_of = 4096, maximum = 9_007_199_254_740_991_u64, example = 0)]
+    pub at: u64,
 }
 
 /// The physical attachments of a machine, as a whole.
@@ -107,12 +122,38 @@ impl Attachment {
                 "attachment '{id}': a segment and the token that opens it are given together, or neither of them"
             ));
         }
+        if let Some(SharedPlace { group, at }) = &self.shared {
+            if self.segment.is_none() {
+                return invalid(format!(
+                    "attachment '{id}': a part of the shared memory '{group}' needs a segment and the token that opens it"
+                ));
+            }
+            if !at.is_multiple_of(page) || at.checked_add(end - start).is_none() {
+                return invalid(format!(
+                    "attachment '{id}': its place {at} in '{group}' has to be a multiple of {page}"
+                ));
+            }
+        }
         if self.class == LatencyClass::Local {
             return invalid(format!(
                 "attachment '{id}': the class local is no far memory: write tray, rack or interrack"
             ));
         }
         Ok(())
+    }
+
+    /// Whether a machine can have it for itself.
+    pub fn check_own(&self) -> Result<(), Problem> {
+        match &self.shared {
+            Some(SharedPlace { group, .. }) => {
+                let detail = format!(
+                    "attachment '{}' is a part of '{group}', which several bricks share: no machine can have it for itself",
+                    self.id
+                );
+                Err(Problem::new(ProblemType::InUse, detail))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether both entries have an address in common.
@@ -165,6 +206,7 @@ mod tests {
             segment: Some(SegmentId(0xa7)),
             token: Some(SegmentToken([7; 16])),
             class: LatencyClass::Rack,
+            shared: None,
         }
     }
 

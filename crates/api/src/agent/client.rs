@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use super::{
     Access, Attachment, AttachmentSet, AttachmentView, Console, DomainAttach, ElasticBounds, ElasticView,
-    HostView, LogQuery, ResizePlan, ResizeRequest, StopRequest, VmSpec, VmView, WatchQuery,
+    HostView, LogQuery, ResizePlan, ResizeRequest, SharedView, StopRequest, VmSpec, VmView, WatchQuery,
 };
 use crate::client::{ChangeOptions, Endpoint, HttpClient};
 use crate::error::ApiError;
 use crate::event::{Event, EventId};
 use crate::generation::Generation;
-use crate::name::{AttachmentId, VmName};
+use crate::name::{AttachmentId, GroupName, VmName};
 use crate::operation::{Operation, OperationFilter, OperationId, WaitQuery};
 use crate::serve::TlsFiles;
 
@@ -174,6 +174,11 @@ impl AgentClient {
     /// All physical attachments.
     pub async fn attachment_list(&self) -> Result<Vec<AttachmentView>, ApiError> {
         self.http.get("/v1/attachments", &NONE).await
+    }
+
+    /// Memory that several bricks share, with what opens it.
+    pub async fn shared_show(&self, group: &GroupName) -> Result<SharedView, ApiError> {
+        self.http.get(&format!("/v1/shared/{group}"), &NONE).await
     }
 
     /// One physical attachment.

@@ -16,11 +16,12 @@ mod requests;
 mod resize;
 pub(crate) mod routes;
 mod segment;
+mod shared;
 mod vm;
 
 pub use crate::console::{Console, ConsoleIo};
 pub use api::AgentApi;
-pub use attachment::{Attachment, AttachmentSet, AttachmentState, AttachmentView};
+pub use attachment::{Attachment, AttachmentSet, AttachmentState, AttachmentView, SharedPlace};
 pub use client::AgentClient;
 pub use elastic::{ElasticBounds, ElasticDecision, ElasticView, GuestMemory};
 pub use host::{HostMemory, HostView, NumaNode, Power, PowerSource, Pressure, Stall};
@@ -29,6 +30,7 @@ pub use requests::{Access, DomainAttach, LogQuery, LogSource, StopRequest, Watch
 pub use resize::{Mechanism, ResizePlan, ResizeRequest, ResizeStep, StepCost};
 pub use routes::{document, fleet, openapi, router};
 pub use segment::{SegmentId, SegmentToken};
+pub use shared::{SharedPart, SharedView};
 pub use vm::{
     Accelerator, AcceleratorKind, Boot, Driver, Growth, MEMORY_MAX, MEMORY_MIN, Origin, PagerState,
     PagerView, VmSpec, VmState, VmView,

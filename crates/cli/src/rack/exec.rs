@@ -7,7 +7,7 @@ use std::process::{self, ExitCode};
 use anyhow::anyhow;
 use clap::Args;
 use rackmem_emulate::{Racks, enter};
-use rackmem_rack::Name;
+use rackmem_rack::{Name, Offer};
 
 /// Run a program in a brick; `rackmem run` there reaches memory bricks over circuits only
 #[derive(Args, Debug)]
@@ -24,10 +24,15 @@ pub(super) struct Arguments {
 pub(super) fn run(racks: &Racks, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let rack = racks.find(&arguments.rack)?;
     let runtime = rack.runtime_directory(&arguments.brick)?;
-    enter(&rack.layout.brick(&arguments.brick)?.namespace)?;
+    let place = rack.layout.brick(&arguments.brick)?;
+    enter(&place.namespace)?;
     let mut command = process::Command::new(&arguments.program[0]);
     command.args(&arguments.program[1..]);
     command.env("RACKMEM_RUNTIME_DIR", runtime).env("RACKMEM_TOKEN_FILE", rack.token_file());
+    if matches!(place.offers, Offer::Compute { .. }) {
+        command.env("RACKMEM_AGENT", format!("{}:{}", place.management, place.port));
+        command.env("RACKMEM_AGENT_TOKEN_FILE", rack.token_file());
+    }
     // This comes back only if there is no such program.
     let error = command.exec();
     Err(anyhow!("cannot run '{}': {error}", arguments.program[0].display()))

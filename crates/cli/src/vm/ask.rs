@@ -18,7 +18,7 @@ use crate::tls::ClientTls;
 use crate::token;
 
 /// Where an agent listens if nobody says otherwise.
-const AGENT: &str = "127.0.0.1:7080";
+pub(crate) const AGENT: &str = "127.0.0.1:7080";
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Who is asked")]

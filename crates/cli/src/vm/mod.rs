@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-pub(crate) use ask::AgentOptions;
+pub(crate) use ask::{AGENT, AgentOptions};
 use ask::{Asked, VmOptions};
 use whom::{Machines, Whom};
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use rackmem_api::agent::{
-    AgentClient, Attachment, AttachmentSet, AttachmentState, AttachmentView, SegmentToken,
+    AgentClient, Attachment, AttachmentSet, AttachmentState, AttachmentView, SegmentToken, SharedPlace,
 };
 use rackmem_api::operation::WaitQuery;
 use rackmem_api::problem::ProblemType;
@@ -44,7 +44,7 @@ impl Agents {
     ) -> Result<(), Problem> {
         let bytes = |pages: u64| pages.saturating_mul(PAGE_SIZE as u64);
         let address = order.data(server)?;
-        // Behind a simulated memory server there is no segment to be opened; and who shares another's gets nothing that opens it.
+        // Behind a simulated memory server there is no segment to be opened.
         let (of, token) = match order.deeds.get(&segment) {
             None => (None, None),
             Some(_) if memory::is_simulated(address) => (None, None),
@@ -67,6 +67,7 @@ impl Agents {
             segment: of.map(rackmem_api::agent::SegmentId),
             token,
             class: order.class,
+            shared: order.shared.as_ref().filter(|_| of.is_some()).map(shared).transpose()?,
         };
         let client = self.of(order, brick)?;
         ended(&client, client.attachment_create(&entry).await).await
@@ -178,6 +179,14 @@ impl Agents {
         clients.insert(address.to_owned(), client.clone());
         Ok(client)
     }
+}
+
+/// Where a segment lies in shared memory, as agents are told.
+fn shared((group, page): &(Name, u64)) -> Result<SharedPlace, Problem> {
+    let group = group.to_string().parse();
+    let group = group
+        .map_err(|error: rackmem_api::NameError| Problem::new(ProblemType::Internal, error.to_string()))?;
+    Ok(SharedPlace { group, at: page.saturating_mul(PAGE_SIZE as u64) })
 }
 
 fn id(segment: SegmentId) -> Result<AttachmentId, Problem> {

@@ -1,19 +1,19 @@
-//! `/v1/attachments` (physical attach) and `/v1/vms/{name}/attachments` (logical attach).
+//! `/v1/attachments` (physical attach), `/v1/shared` (those that several bricks share) and `/v1/vms/{name}/attachments` (logical attach).
 
 use axum::Json;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::declare;
 use super::served::Served;
-use crate::agent::{AgentApi, Attachment, AttachmentSet, AttachmentView};
+use crate::agent::{AgentApi, Attachment, AttachmentSet, AttachmentView, SharedView};
 use crate::answer::{Accepted, ChangeAnswers};
 use crate::change::ChangeHeaders;
 use crate::extract::{Changing, InPath, Nothing};
-use crate::name::{AttachmentId, VmName};
+use crate::name::{AttachmentId, GroupName, VmName};
 use crate::problem::Problem;
 
 pub(super) fn routes<T: AgentApi>() -> OpenApiRouter {
-    let router = declare!(OpenApiRouter::default(), T: attachment_list, attachment_show);
+    let router = declare!(OpenApiRouter::default(), T: attachment_list, attachment_show, shared_show);
     declare!(router, T: attachment_create, attachment_delete, vm_attachments_set, vm_attachment_add, vm_attachment_remove)
 }
 
@@ -46,6 +46,23 @@ async fn attachment_show<T: AgentApi>(
     InPath(id): InPath<AttachmentId>,
 ) -> Result<Json<AttachmentView>, Problem> {
     agent.attachment_show(id).await.map(Json)
+}
+
+/// Memory that several bricks share: where its parts are, and the secrets that open them.
+#[utoipa::path(
+    get, path = "/v1/shared/{group}", tag = "attachments", operation_id = "shared_show",
+    params(("group" = GroupName, Path, description = "The shared memory.")),
+    responses(
+        (status = 200, body = SharedView),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "The brick has none of that name."),
+        (status = "default", body = Problem, content_type = "application/problem+json", description = "A problem."),
+    ),
+)]
+async fn shared_show<T: AgentApi>(
+    Served(agent): Served<T>,
+    InPath(group): InPath<GroupName>,
+) -> Result<Json<SharedView>, Problem> {
+    agent.shared_show(group).await.map(Json)
 }
 
 /// Physical attach: makes an entry of the RMC table. The same entry again is no mistake.
