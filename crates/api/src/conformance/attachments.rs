@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use rackmem_types::Bytes;
 
 use super::{Failure, Subject, ensure, refused, told};
-use crate::agent::{Attachment, AttachmentSet, AttachmentState};
-use crate::name::AttachmentId;
+use crate::agent::{
+    AgentClient, Attachment, AttachmentSet, AttachmentState, SegmentId, SegmentToken, SharedPlace,
+};
+use crate::name::{AttachmentId, GroupName, VmName};
 use crate::problem::ProblemType;
 
 pub(super) async fn physical_and_logical_attach(subject: &Subject) -> Result<(), Failure> {
@@ -69,7 +71,48 @@ pub(super) async fn physical_and_logical_attach(subject: &Subject) -> Result<(),
     ensure(owner.is_none(), || format!("{owner:?}"))?;
     subject.done(&client, client.vm_attachment_add(&spec.name, id).await).await?;
     subject.done(&client, client.vm_attachment_remove(&spec.name, id).await).await?;
+    shared_by_several_bricks(subject, &client, &spec.name).await?;
     subject.gone(&client, &spec.name).await?;
     subject.done(&client, client.attachment_delete(id).await).await?;
     refused(client.attachment_show(id).await, ProblemType::NotFound)
+}
+
+/// A part of shared memory is told with what opens it, and no machine gets it.
+async fn shared_by_several_bricks(
+    subject: &Subject,
+    client: &AgentClient,
+    vm: &VmName,
+) -> Result<(), Failure> {
+    let name = |text: &str| text.parse::<AttachmentId>().map_err(|error| error.to_string());
+    let group: GroupName = "conf-shared".parse().map_err(|error: crate::NameError| error.to_string())?;
+    let Attachment { start, end, .. } = subject.attachment;
+    let part = |id: AttachmentId, number: u64| Attachment {
+        id,
+        start: end + number * (end - start),
+        end: end + (number + 1) * (end - start),
+        offset: 0,
+        segment: Some(SegmentId(number)),
+        token: Some(SegmentToken([number as u8; 16])),
+        shared: Some(SharedPlace { group: group.clone(), at: (2 - number) * (end - start) }),
+        ..subject.attachment.clone()
+    };
+    let (second, first) = (part(name("conf-second")?, 1), part(name("conf-first")?, 2));
+    refused(client.shared_show(&group).await, ProblemType::NotFound)?;
+    let without = Attachment { segment: None, token: None, ..first.clone() };
+    refused(client.attachment_create(&without).await, ProblemType::Invalid)?;
+    for entry in [&second, &first] {
+        subject.done(client, client.attachment_create(entry).await).await?;
+        refused(client.vm_attachment_add(vm, &entry.id).await, ProblemType::InUse)?;
+        let set = AttachmentSet { attachments: vec![entry.id.clone()] };
+        refused(client.vm_attachments_set(vm, &set).await, ProblemType::InUse)?;
+    }
+    let parts = client.shared_show(&group).await.map_err(told)?.parts;
+    let told_of: Vec<_> = parts.iter().map(|part| (&part.attachment, Some(part.token))).collect();
+    ensure(told_of == [(&first.id, first.token), (&second.id, second.token)], || format!("{parts:?}"))?;
+    let shown = client.attachment_show(&first.id).await.map_err(told)?.entry;
+    ensure(shown.token.is_none() && shown.shared == first.shared, || format!("{shown:?}"))?;
+    for entry in [&second, &first] {
+        subject.done(client, client.attachment_delete(&entry.id).await).await?;
+    }
+    refused(client.shared_show(&group).await, ProblemType::NotFound)
 }
