@@ -106,7 +106,7 @@ impl Keeper {
         let found = self.ground.machines.find(record).await?;
         if let Some((machine, _)) = &found
             && record.domain.is_none()
-            && matches!(machine.state().await, Ok(RunState::ShutDown))
+            && machine.look().await.running == Some(RunState::ShutDown)
         {
             return self.shut_down(record, machine.as_ref()).await;
         }

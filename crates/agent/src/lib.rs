@@ -25,6 +25,7 @@ pub mod operation;
 mod pagers;
 mod problem;
 pub mod resize;
+mod seen;
 mod servers;
 mod service;
 mod start;

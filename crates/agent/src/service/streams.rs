@@ -4,6 +4,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use rackmem_api::agent::{Access, Console, Driver, LogQuery, LogSource, WatchQuery};
 use rackmem_api::{Event, EventId, Problem, VmName, event};
+use rackmem_qemu::Machine;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::net::UnixStream;
 

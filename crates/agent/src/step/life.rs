@@ -5,7 +5,7 @@ use std::time::Duration;
 use rackmem_api::Problem;
 use rackmem_api::agent::{Driver, ElasticBounds};
 use rackmem_api::problem::ProblemType;
-use rackmem_qemu::{RunState, libvirt, process};
+use rackmem_qemu::{Machine, RunState, libvirt, process};
 use rackmem_types::Bytes;
 use tokio::time::{Instant, sleep};
 
