@@ -35,8 +35,8 @@ mod vm;
 
 pub use config::AgentConfig;
 pub use lender::Lender;
+pub use libvirt::URI as LIBVIRT;
 pub use rackmem_qemu::AcceleratorKind;
-pub use rackmem_qemu::libvirt::URI as LIBVIRT;
 pub use service::Agent;
 pub use start::start;
 pub use store::StoreError;

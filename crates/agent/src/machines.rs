@@ -130,7 +130,7 @@ impl Machines {
             Some(uuid) => {
                 // Its size may have changed since.
                 self.domains.define(uuid, &config, &files, qemu).await?;
-                Seen::new(self.domains.start(uuid).await?)
+                self.domains.start(uuid).await?
             }
             None => Seen::new(qemu.start(&config, &files).await.map_err(|error| from_qemu(&error))?),
         };
@@ -201,7 +201,7 @@ impl Machines {
         }
         if let Some(uuid) = vm.uuid {
             return match self.domains.find(uuid).await? {
-                Some(machine) => self.keep(vm.name(), Seen::new(machine)).await.map(Some),
+                Some(machine) => self.keep(vm.name(), machine).await.map(Some),
                 None => Ok(None),
             };
         }
@@ -225,7 +225,7 @@ impl Machines {
                 let machine = DirectMachine::attach(vm.name().as_str(), qmp).await;
                 Seen::new(machine.map_err(|error| from_qemu(&error))?)
             }
-            (None, Some(name)) => Seen::new(self.domains.machine(name).await?),
+            (None, Some(name)) => self.domains.machine(name).await?,
             (None, None) => return Ok(None),
         };
         let (machine, found) = self.keep(vm.name(), machine).await?;

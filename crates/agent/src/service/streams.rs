@@ -64,7 +64,7 @@ impl Agent {
                 match (source, record.spec.driver) {
                     (LogSource::Console, _) => files.console_log(),
                     (_, Driver::Qemu) => files.log(),
-                    (_, Driver::Libvirt) => rackmem_qemu::libvirt::log_of(name.as_str()),
+                    (_, Driver::Libvirt) => self.ground.machines.domains().log_of(name)?,
                 }
             }
         };
