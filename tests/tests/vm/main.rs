@@ -15,3 +15,4 @@ mod life;
 mod memory;
 mod refusals;
 mod survival;
+mod terminal;
