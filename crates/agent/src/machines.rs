@@ -255,6 +255,9 @@ impl Machines {
         let _ = machine.guest_memory_every(ASK_GUEST_S).await;
         self.listen(&machine, process);
         let machine = Arc::new(machine);
+        // So that something is known of it when it is busy later.
+        let looked_at = Arc::clone(&machine);
+        tokio::spawn(async move { looked_at.look().await });
         self.lock().insert(name.clone(), Open { process, machine: Arc::clone(&machine) });
         Ok((machine, process))
     }

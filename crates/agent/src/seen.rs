@@ -87,6 +87,11 @@ impl Seen {
         self.sight().clone()
     }
 
+    /// Whether its guest has switched itself off, as far as it says so at once. One question: this is asked all the time.
+    pub(crate) async fn has_shut_down(&self) -> bool {
+        matches!(timeout(self.patience(), self.state()).await, Ok(Ok(RunState::ShutDown)))
+    }
+
     fn patience(&self) -> Duration {
         match self.machine.driver() {
             _ if self.sight().heard.is_none() => FIRST,
