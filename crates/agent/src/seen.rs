@@ -1,6 +1,6 @@
-//! A machine together with what it said of itself last. QEMU answers nobody while its translator plugs memory (its main loop waits for
-//! the same lock, up to twenty seconds) or while it waits for far memory itself; whoever only looks should not wait for that. So
-//! a look takes what comes within a moment, and otherwise what is known.
+//! A machine together with what it said of itself last. QEMU does not answer while its main loop waits: for its great lock, which was
+//! seen to take 19 s where its translator plugged memory on a busy machine, or for far memory; nor while it is stopped. Whoever only
+//! looks should not wait for that. So a look takes what comes within a moment, and otherwise what is known.
 //!
 //! What is known is noted whenever it is heard, whoever asked: a look after a change does not tell how it was before. One look at a
 //! time is under way for each machine, and it goes on when nobody waits for it any more. The lock is over the notes alone, and

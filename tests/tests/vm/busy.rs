@@ -1,4 +1,4 @@
-//! A QEMU that answers nobody for a while, as one does that plugs memory under translation: whoever only looks is answered at once,
+//! A QEMU that answers nobody for a while, here because it is stopped: whoever only looks is answered at once,
 //! with what was known last.
 
 use std::time::{Duration, Instant};
