@@ -17,6 +17,12 @@ pub(crate) fn run(release: bool, nextest: &[String]) -> Result<()> {
             .args(["clippy", "--workspace", "--all-targets", "--locked"])
             .args(["--", "--deny", "warnings"]),
     )?;
+    // What a build without its optional parts consists of.
+    commands::run(
+        cargo()?
+            .args(["clippy", "--package", "rackmem-cli", "--no-default-features", "--locked"])
+            .args(["--", "--deny", "warnings"]),
+    )?;
     licences()?;
     let program = if release {
         build_release()?;

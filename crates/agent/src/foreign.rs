@@ -8,11 +8,11 @@ use std::path::PathBuf;
 
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{Problem, VmName};
-use rackmem_qemu::libvirt::Libvirt;
-use rackmem_qemu::{Machine, ProcessIdentity, QemuError};
+use rackmem_qemu::ProcessIdentity;
 use rackmem_types::Bytes;
 
-use crate::problem::{from_qemu, invalid, wrong_state};
+use crate::libvirt::{Domains, Found};
+use crate::problem::invalid;
 
 /// A VM of somebody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,38 +30,21 @@ pub(crate) struct Foreign {
 }
 
 /// Finds the VM `domain`: a process id or a name.
-pub(crate) async fn find(domain: &str, libvirt: &str) -> Result<Foreign, Problem> {
-    if let Some(found) = of_libvirt(domain, libvirt).await? {
-        return Ok(found);
+pub(crate) async fn find(domain: &str, domains: &Domains) -> Result<Foreign, Problem> {
+    if let Some(Found { name, process }) = domains.foreign(domain).await? {
+        let found = read(process, &arguments(process.pid));
+        return Ok(Foreign { libvirt: Some(name), qmp: None, ..found });
     }
     let domain = domain.to_owned();
     let found = tokio::task::spawn_blocking(move || match domain.parse() {
         Ok(pid) => by_pid(pid),
         Err(_) => by_name(&domain),
     });
-    found.await.map_err(|error| Problem::new(ProblemType::Internal, error.to_string()))?
-}
-
-/// The domain of libvirt's with this name, UUID or process id; `None` if there is none, or no libvirt.
-async fn of_libvirt(domain: &str, uri: &str) -> Result<Option<Foreign>, Problem> {
-    let Ok(libvirt) = Libvirt::connect(uri).await else { return Ok(None) };
-    let machine = match domain.parse() {
-        Ok(pid) => libvirt.by_pid(pid).await.map_err(|error| from_qemu(&error))?,
-        Err(_) => match libvirt.machine(domain).await {
-            Ok(machine) => Some(machine),
-            Err(QemuError::Missing { .. }) => None,
-            Err(error) => return Err(from_qemu(&error)),
-        },
-    };
-    let Some(machine) = machine else { return Ok(None) };
-    let name = machine.name().to_owned();
-    let Ok(process) = machine.process().await else {
-        return Err(wrong_state(format!(
-            "libvirt's domain '{name}' does not run: start it with 'virsh start {name}'"
-        )));
-    };
-    let found = read(process, &arguments(process.pid));
-    Ok(Some(Foreign { libvirt: Some(name), qmp: None, ..found }))
+    let found = found.await.map_err(|error| Problem::new(ProblemType::Internal, error.to_string()))??;
+    if let Some(name) = &found.libvirt {
+        domains.may_attach(name)?;
+    }
+    Ok(found)
 }
 
 impl Foreign {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rackmem_api::agent::{ElasticDecision, ResizeRequest};
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{Change, Problem, VmName};
-use rackmem_qemu::{Machine, RunState};
+use rackmem_qemu::Machine;
 use rackmem_types::Bytes;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -106,7 +106,7 @@ impl Keeper {
         let found = self.ground.machines.find(record).await?;
         if let Some((machine, _)) = &found
             && record.domain.is_none()
-            && matches!(machine.state().await, Ok(RunState::ShutDown))
+            && machine.has_shut_down().await
         {
             return self.shut_down(record, machine.as_ref()).await;
         }

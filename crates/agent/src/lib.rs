@@ -25,6 +25,7 @@ pub mod operation;
 mod pagers;
 mod problem;
 pub mod resize;
+mod seen;
 mod servers;
 mod service;
 mod start;
@@ -34,8 +35,8 @@ mod vm;
 
 pub use config::AgentConfig;
 pub use lender::Lender;
+pub use libvirt::URI as LIBVIRT;
 pub use rackmem_qemu::AcceleratorKind;
-pub use rackmem_qemu::libvirt::URI as LIBVIRT;
 pub use service::Agent;
 pub use start::start;
 pub use store::StoreError;

@@ -17,6 +17,7 @@ use rackmem_qemu::{
 use crate::hypervisor::Hypervisor;
 use crate::libvirt::Domains;
 use crate::problem::{from_qemu, invalid, system, wrong_state};
+use crate::seen::Seen;
 use crate::vm::{Domain, VmFiles, VmRecord, machine_config};
 
 /// How often guests are asked how they fare, in seconds: the smallest that QEMU offers, because a guest that runs out of
@@ -38,7 +39,7 @@ pub(crate) struct Machines {
 #[derive(Clone, Debug)]
 struct Open {
     process: ProcessIdentity,
-    machine: Arc<dyn Machine>,
+    machine: Arc<Seen>,
 }
 
 impl Machines {
@@ -116,7 +117,7 @@ impl Machines {
     }
 
     /// Starts a VM's machine, its virtual CPUs standing still; or finds the one that was started.
-    pub(crate) async fn start(&self, vm: &VmRecord) -> Result<(Arc<dyn Machine>, ProcessIdentity), Problem> {
+    pub(crate) async fn start(&self, vm: &VmRecord) -> Result<(Arc<Seen>, ProcessIdentity), Problem> {
         // It may take seconds to find out what QEMU offers; those who only look should not wait for that at the gate.
         let qemu = self.hypervisor.qemu().await.map_err(|error| from_qemu(&error))?;
         let gate = self.gate(vm.name());
@@ -125,13 +126,13 @@ impl Machines {
             return Ok(found);
         }
         let (config, files) = self.config(vm, qemu).await?;
-        let machine: Arc<dyn Machine> = match vm.uuid {
+        let machine = match vm.uuid {
             Some(uuid) => {
                 // Its size may have changed since.
                 self.domains.define(uuid, &config, &files, qemu).await?;
-                Arc::new(self.domains.start(uuid).await?)
+                self.domains.start(uuid).await?
             }
-            None => Arc::new(qemu.start(&config, &files).await.map_err(|error| from_qemu(&error))?),
+            None => Seen::new(qemu.start(&config, &files).await.map_err(|error| from_qemu(&error))?),
         };
         self.keep(vm.name(), machine).await
     }
@@ -174,10 +175,7 @@ impl Machines {
     }
 
     /// The machine of a VM that runs, however it is known: open already, by its record, or by its files.
-    pub(crate) async fn find(
-        &self,
-        vm: &VmRecord,
-    ) -> Result<Option<(Arc<dyn Machine>, ProcessIdentity)>, Problem> {
+    pub(crate) async fn find(&self, vm: &VmRecord) -> Result<Option<(Arc<Seen>, ProcessIdentity)>, Problem> {
         if let Some(known) = self.known(vm.name()) {
             return Ok(Some(known));
         }
@@ -187,13 +185,13 @@ impl Machines {
     }
 
     /// The machine that is open already and lives.
-    fn known(&self, name: &VmName) -> Option<(Arc<dyn Machine>, ProcessIdentity)> {
+    fn known(&self, name: &VmName) -> Option<(Arc<Seen>, ProcessIdentity)> {
         let Open { process, machine } = self.lock().get(name).cloned()?;
         process.is_alive().then_some((machine, process))
     }
 
     /// Opens the machine of a VM whose gate is held.
-    async fn open(&self, vm: &VmRecord) -> Result<Option<(Arc<dyn Machine>, ProcessIdentity)>, Problem> {
+    async fn open(&self, vm: &VmRecord) -> Result<Option<(Arc<Seen>, ProcessIdentity)>, Problem> {
         if let Some(known) = self.known(vm.name()) {
             return Ok(Some(known));
         }
@@ -203,7 +201,7 @@ impl Machines {
         }
         if let Some(uuid) = vm.uuid {
             return match self.domains.find(uuid).await? {
-                Some(machine) => self.keep(vm.name(), Arc::new(machine)).await.map(Some),
+                Some(machine) => self.keep(vm.name(), machine).await.map(Some),
                 None => Ok(None),
             };
         }
@@ -211,7 +209,7 @@ impl Machines {
         let found =
             DirectMachine::find(vm.name().as_str(), &files).await.map_err(|error| from_qemu(&error))?;
         match found {
-            Some(machine) => self.keep(vm.name(), Arc::new(machine)).await.map(Some),
+            Some(machine) => self.keep(vm.name(), Seen::new(machine)).await.map(Some),
             None => Ok(None),
         }
     }
@@ -220,14 +218,14 @@ impl Machines {
         &self,
         vm: &VmRecord,
         domain: &Domain,
-    ) -> Result<Option<(Arc<dyn Machine>, ProcessIdentity)>, Problem> {
+    ) -> Result<Option<(Arc<Seen>, ProcessIdentity)>, Problem> {
         let Some(process) = vm.alive() else { return Ok(None) };
-        let machine: Arc<dyn Machine> = match (&domain.qmp, &domain.libvirt) {
+        let machine = match (&domain.qmp, &domain.libvirt) {
             (Some(qmp), _) => {
                 let machine = DirectMachine::attach(vm.name().as_str(), qmp).await;
-                Arc::new(machine.map_err(|error| from_qemu(&error))?)
+                Seen::new(machine.map_err(|error| from_qemu(&error))?)
             }
-            (None, Some(name)) => Arc::new(self.domains.machine(name).await?),
+            (None, Some(name)) => self.domains.machine(name).await?,
             (None, None) => return Ok(None),
         };
         let (machine, found) = self.keep(vm.name(), machine).await?;
@@ -235,10 +233,7 @@ impl Machines {
     }
 
     /// The machine of a VM that has to run.
-    pub(crate) async fn running(
-        &self,
-        vm: &VmRecord,
-    ) -> Result<(Arc<dyn Machine>, ProcessIdentity), Problem> {
+    pub(crate) async fn running(&self, vm: &VmRecord) -> Result<(Arc<Seen>, ProcessIdentity), Problem> {
         let found = self.find(vm).await?;
         found.ok_or_else(|| match vm.domain {
             Some(_) if vm.alive().is_some() => wrong_state(format!(
@@ -254,15 +249,15 @@ impl Machines {
         self.lock().remove(name);
     }
 
-    async fn keep(
-        &self,
-        name: &VmName,
-        machine: Arc<dyn Machine>,
-    ) -> Result<(Arc<dyn Machine>, ProcessIdentity), Problem> {
+    async fn keep(&self, name: &VmName, machine: Seen) -> Result<(Arc<Seen>, ProcessIdentity), Problem> {
         let process = machine.process().await.map_err(|error| from_qemu(&error))?;
         // Without a balloon, or with one of somebody else's that refuses, the guest stays silent.
         let _ = machine.guest_memory_every(ASK_GUEST_S).await;
-        self.listen(machine.as_ref(), process);
+        self.listen(&machine, process);
+        let machine = Arc::new(machine);
+        // So that something is known of it when it is busy later.
+        let looked_at = Arc::clone(&machine);
+        tokio::spawn(async move { looked_at.look().await });
         self.lock().insert(name.clone(), Open { process, machine: Arc::clone(&machine) });
         Ok((machine, process))
     }

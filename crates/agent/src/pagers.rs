@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use futures_util::stream::BoxStream;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 use rackmem_api::Problem;
 use rackmem_api::agent::Attachment;
 use rackmem_api::problem::ProblemType;
@@ -23,8 +24,6 @@ use rustix::fs::MemfdFlags;
 use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
 
 use crate::config::AgentConfig;
 
@@ -167,7 +166,8 @@ impl Pagers {
         let opened =
             tokio::task::spawn_blocking(move || Client::open_in(&runtime, pid)?.watch(address)).await;
         let accesses = opened.map_err(internal)?.map_err(|error| problem(&error))?;
-        // A thread of its own: it waits as long as nobody touches the page.
+        let end = accesses.end().map_err(|error| problem(&error))?;
+        // A thread of its own: it waits as long as nobody touches the page, or until nobody listens.
         std::thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || {
@@ -178,7 +178,10 @@ impl Pagers {
                 }
             })
             .map_err(internal)?;
-        Ok(Box::pin(ReceiverStream::new(receiver).fuse()))
+        let seen = stream::unfold((receiver, end), |(mut receiver, end)| async move {
+            receiver.recv().await.map(|access| (access, (receiver, end)))
+        });
+        Ok(seen.boxed())
     }
 
     async fn ask<T: Send + 'static>(

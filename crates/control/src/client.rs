@@ -1,6 +1,7 @@
 //! The asker's side: one connection to one pager.
 
 use std::io::{self, BufReader};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -117,11 +118,30 @@ impl Client {
     }
 }
 
-/// The accesses to a watched page, as they happen. Dropping it ends the watch.
+/// The accesses to a watched page, as they happen. Dropping it ends the watch, and so does its [`WatchEnd`].
 #[derive(Debug)]
 pub struct Accesses {
     client: Client,
     ended: bool,
+}
+
+/// Ends a watch when it is dropped, also while somebody waits for the next access.
+#[derive(Debug)]
+pub struct WatchEnd(UnixStream);
+
+impl Accesses {
+    /// What ends them from elsewhere.
+    pub fn end(&self) -> Result<WatchEnd, ControlError> {
+        let stream = self.client.stream.get_ref().try_clone();
+        stream.map(WatchEnd).map_err(|error| self.client.broken(error))
+    }
+}
+
+impl Drop for WatchEnd {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
 }
 
 impl Iterator for Accesses {

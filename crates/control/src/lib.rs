@@ -13,7 +13,7 @@ mod lend;
 mod line;
 mod server;
 
-pub use client::{Accesses, Client};
+pub use client::{Accesses, Client, WatchEnd};
 pub use directory::{directory, prepare, targets, targets_in};
 pub use error::ControlError;
 pub use lend::{LendReport, Lending, LentSegment};

@@ -17,6 +17,9 @@ use rackmem_types::Bytes;
 
 const PID: u32 = 4321;
 
+/// A page that nobody touches.
+const SILENT: u64 = 0x5000;
+
 /// Remembers its limit, and touches a watched page once a millisecond.
 #[derive(Default)]
 struct Counter {
@@ -49,8 +52,8 @@ impl Handler for Counter {
             return Err("address 0x0 is not under management".to_owned());
         }
         self.watches.fetch_add(1, Ordering::SeqCst);
-        let access = Access { at_us: 1, thread: PID, address, write: true };
-        while report(Some(access)) && report(None) {
+        let access = (address != SILENT).then_some(Access { at_us: 1, thread: PID, address, write: true });
+        while report(access) && report(None) {
             thread::sleep(Duration::from_millis(1));
         }
         self.watches.fetch_sub(1, Ordering::SeqCst);
@@ -176,6 +179,25 @@ fn a_watch_streams_until_the_client_goes_away() {
     }
     let refused = setup.client().watch(0).unwrap().next().unwrap().unwrap_err();
     assert_eq!(refused.to_string(), "address 0x0 is not under management");
+}
+
+#[test]
+fn a_watch_is_ended_from_elsewhere_while_somebody_waits_for_its_next_access() {
+    let setup = setup();
+    let mut accesses = setup.client().watch(SILENT).unwrap();
+    let end = accesses.end().unwrap();
+    let waiting = thread::spawn(move || accesses.next().is_none());
+    let begin = Instant::now();
+    while setup.handler.watches.load(Ordering::SeqCst) == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(5), "the watch does not begin");
+        thread::sleep(Duration::from_millis(1));
+    }
+    drop(end);
+    assert!(waiting.join().unwrap(), "there was no access, and no error");
+    while setup.handler.watches.load(Ordering::SeqCst) > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(5), "the watch goes on without a client");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]

@@ -21,6 +21,8 @@ use crate::{LIMIT_MIN, PagerError, Shared, detach, spawn, tell};
 const WINDOW: Duration = Duration::from_secs(10);
 /// How often watched accesses are looked for.
 const LOOK: Duration = Duration::from_millis(5);
+/// A watch whose client has left ends within this, also on a busy machine.
+const LEAVE: Duration = Duration::from_millis(500);
 /// How long a question may take to be handed over.
 const LINE: usize = 16;
 
@@ -233,10 +235,12 @@ fn far_lending(lending: Lending) -> rackmem_far::Lending {
     }
 }
 
+const WATCHED: &str = "a page of this target is being watched already";
+
 fn watch_begin(shared: &Shared, address: u64) -> Result<(), String> {
     let mut core = shared.lock();
     if core.watched.is_some() {
-        return Err("a page of this target is being watched already".to_owned());
+        return Err(WATCHED.to_owned());
     }
     let found =
         core.spaces().find(|(_, space)| space.regions.containing(address).is_some()).map(|(id, _)| id);
@@ -262,6 +266,19 @@ impl Desk {
         self.questions.send(question(answer)).ok()?;
         result.recv().ok()
     }
+
+    /// Begins a watch; one whose client has just left ends at its next look.
+    fn watch_begin(&self, address: u64) -> Result<(), String> {
+        let begin = Instant::now();
+        loop {
+            match self.ask(|answer| Question::WatchBegin(address, answer)) {
+                Some(Err(refused)) if refused == WATCHED && begin.elapsed() < LEAVE => {
+                    std::thread::sleep(LOOK);
+                }
+                answered => return answered.unwrap_or_else(|| Err(GONE.to_owned())),
+            }
+        }
+    }
 }
 
 const GONE: &str = "the pager is ending";
@@ -284,7 +301,7 @@ impl Handler for Desk {
     }
 
     fn watch(&self, address: u64, report: &mut dyn FnMut(Option<Access>) -> bool) -> Result<(), String> {
-        self.ask(|answer| Question::WatchBegin(address, answer)).unwrap_or_else(|| Err(GONE.to_owned()))?;
+        self.watch_begin(address)?;
         let mut goes_on = true;
         while goes_on {
             let Some(accesses) = self.ask(Question::WatchTake) else { break };

@@ -1,5 +1,5 @@
 //! QEMU as it is driven from outside: what a machine should be ([`MachineConfig`]), how it is started and found again, the
-//! QMP conversation, the mechanics of changing its memory, and libvirt domains. An agent sees all of them as [`Machine`].
+//! QMP conversation, the mechanics of changing its memory, and libvirt domains (feature `libvirt`). An agent sees all of them as [`Machine`].
 //!
 //! This crate decides nothing: how large a guest should be, where its memory lies and what happens when are others' affairs.
 //! It holds no state that must survive; a machine is found again by its process and its sockets.
@@ -12,6 +12,7 @@ mod direct;
 mod error;
 mod event;
 pub mod image;
+#[cfg(feature = "libvirt")]
 pub mod libvirt;
 mod machine;
 pub mod memory;

@@ -79,7 +79,7 @@ impl Brick {
         self.rack.directory().join("state")
     }
 
-    fn socket(&self) -> String {
+    pub(crate) fn socket(&self) -> String {
         format!("unix:{}", self.rack.directory().join("agent.sock").display())
     }
 

@@ -7,7 +7,8 @@ use rackmem_types::Bytes;
 
 use crate::brick::{Brick, wait_until};
 use crate::libvirtd::Libvirtd;
-use crate::survival::at_each_moment;
+use crate::survival::{at_each_moment, before_each_record};
+use crate::terminal::answers;
 
 const MIB: u64 = 1 << 20;
 
@@ -38,6 +39,7 @@ fn root_libvirtd_a_machine_lives_as_a_domain_and_leaves_nothing() {
         brick.done(&["show", "web1"]).lines().any(|line| line.contains("driver") && line.contains("libvirt"))
     );
     assert!(brick.done(&["log", "web1"]).contains("guest-probe: ready"));
+    answers(&brick, "web1");
 
     brick.done(&["pause", "web1"]);
     assert_eq!(
@@ -147,6 +149,43 @@ fn root_libvirtd_a_create_is_finished_wherever_the_agent_dies() {
             assert_eq!(libvirtd.domains(), ["web1 running"], "moment {moment}");
             brick.done(&["delete", "web1"]);
             assert_eq!((libvirtd.domains(), brick.qemus()), (vec![], vec![]), "moment {moment}");
+        },
+    );
+}
+
+#[test]
+fn root_libvirtd_a_resize_is_finished_wherever_the_agent_dies() {
+    let (mut brick, libvirtd) = start();
+    create(&brick, "web1", &["--memory", "384MiB", "--memory-max", "768MiB", "--local", "128MiB"]);
+    let mut probe = brick.probe("web1");
+    probe.fill(9, Bytes(120 * MIB)).unwrap();
+    let size = |moment| if moment % 2 == 1 { "640MiB" } else { "512MiB" };
+    at_each_moment(
+        &mut brick,
+        |_, moment| ["resize", "web1", size(moment)].map(str::to_owned).to_vec(),
+        |brick, moment| {
+            let shown = brick.show("web1");
+            assert_eq!(shown["state"], "running", "moment {moment}: {shown}");
+            assert_eq!(format!("{}MiB", brick.mib("web1", "size")), size(moment), "moment {moment}: {shown}");
+            assert_eq!(libvirtd.domains(), ["web1 running"], "moment {moment}");
+        },
+    );
+    probe.check().unwrap();
+}
+
+#[test]
+fn root_libvirtd_a_delete_is_finished_wherever_the_agent_dies() {
+    let (mut brick, libvirtd) = start();
+    let create = |brick: &Brick| create(brick, "web1", &["--memory", "256MiB", "--local", "64MiB"]);
+    create(&brick);
+    before_each_record(
+        &mut brick,
+        |_, _| ["delete", "web1"].map(str::to_owned).to_vec(),
+        |brick, moment| {
+            assert!(brick.refused(&["show", "web1"]).contains("there is no"), "moment {moment}");
+            assert_eq!((libvirtd.domains(), brick.qemus()), (vec![], vec![]), "moment {moment}");
+            assert!(!brick.state().join("vms/web1").exists(), "moment {moment}");
+            create(brick);
         },
     );
 }

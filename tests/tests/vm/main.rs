@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod brick;
+mod busy;
 mod conformance;
 mod domains;
 mod elastic;
@@ -14,3 +15,4 @@ mod life;
 mod memory;
 mod refusals;
 mod survival;
+mod terminal;

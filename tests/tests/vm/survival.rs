@@ -17,9 +17,28 @@ const MOMENTS_MAX: u64 = 60;
 pub(crate) fn at_each_moment(
     brick: &mut Brick,
     operation: impl Fn(&Brick, u64) -> Vec<String>,
+    settled: impl FnMut(&Brick, u64),
+) {
+    at_moments(1, brick, operation, settled);
+}
+
+/// The same for operations that take long to prepare: agents die before each record of the journal is written, when a step was done
+/// and nobody knows; not behind it as well.
+pub(crate) fn before_each_record(
+    brick: &mut Brick,
+    operation: impl Fn(&Brick, u64) -> Vec<String>,
+    settled: impl FnMut(&Brick, u64),
+) {
+    at_moments(2, brick, operation, settled);
+}
+
+fn at_moments(
+    step: usize,
+    brick: &mut Brick,
+    operation: impl Fn(&Brick, u64) -> Vec<String>,
     mut settled: impl FnMut(&Brick, u64),
 ) {
-    for moment in 1..MOMENTS_MAX {
+    for moment in (1..MOMENTS_MAX).step_by(step) {
         brick.kill_agent();
         brick.start_agent(&["--dies-at", &moment.to_string()]);
         let line = operation(brick, moment);

@@ -1,5 +1,5 @@
-//! What turns a guest into a machine that has guests of its own under KVM: QEMU and `rackmem` of the running system with the
-//! libraries that they load, QEMU's firmware, and the guest itself to be booted once more inside. The kernel unpacks it on top of
+//! What turns a guest into a machine that has guests of its own under KVM: QEMU, `setpriv` and `rackmem` of the running system with
+//! the libraries that they load, QEMU's firmware, and the guest itself to be booted once more inside. The kernel unpacks it on top of
 //! the guest's own files.
 
 use std::collections::BTreeSet;
@@ -18,15 +18,19 @@ pub(super) const MODULES: [&str; 1] = ["kvm_amd"];
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 const RACKMEM: &str = "/usr/bin/rackmem";
 
-/// What a machine without a display and disks needs to boot a kernel.
-const FIRMWARE: [&str; 3] = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin"];
-const FIRMWARE_DIRECTORIES: [&str; 2] = ["/usr/share/seabios", "/usr/share/qemu"];
+/// The agent starts what must not outlive it by this program; busybox has none that can.
+const SETPRIV: &str = "/usr/bin/setpriv";
+
+/// What a machine without a display and disks needs to boot a kernel, and its network card to be there.
+const FIRMWARE: [&str; 4] = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "efi-virtio.rom"];
+const FIRMWARE_DIRECTORIES: [&str; 3] = ["/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu"];
 
 /// The archive; `rackmem` is the program to test, `kernel` and `initrd` the guest inside.
 pub(super) fn archive(rackmem: &Path, kernel: &Path, initrd: &[u8]) -> Result<Vec<u8>> {
     let mut files = Files::default();
     files.program(Path::new(QEMU), QEMU)?;
     files.program(rackmem, RACKMEM)?;
+    files.program(Path::new(SETPRIV), SETPRIV)?;
     for name in FIRMWARE {
         let mut places = FIRMWARE_DIRECTORIES.iter().map(|directory| Path::new(directory).join(name));
         let path = places

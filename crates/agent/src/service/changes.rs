@@ -5,7 +5,7 @@ use std::time::Duration;
 use rackmem_api::agent::{Driver, ElasticBounds, StopRequest, VmSpec, kind};
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{Change, Operation, OperationId, Problem, VmName};
-use rackmem_qemu::RunState;
+use rackmem_qemu::{Machine, RunState};
 use rackmem_types::Bytes;
 use uuid::Uuid;
 

@@ -19,7 +19,7 @@ impl Agent {
         domain: &str,
         request: DomainAttach,
     ) -> Result<Operation, Problem> {
-        let found = foreign::find(domain, &self.ground.config.libvirt).await?;
+        let found = foreign::find(domain, self.ground.machines.domains()).await?;
         let taken = self.ground.store.vm_list().await.map_err(from_store)?;
         if let Some(vm) = taken.iter().find(|vm| vm.alive() == Some(found.process)) {
             let detail = format!("process {} is '{}' already", found.process.pid, vm.name());

@@ -1,4 +1,7 @@
-//! Views: what is asked of the store, the machines, the pagers and the host at the moment of a request.
+//! Views: what is asked of the store, the machines, the pagers and the host at the moment of a request. A machine that does not answer
+//! at once is told as it was last.
+
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use rackmem_api::Problem;
@@ -7,14 +10,25 @@ use rackmem_api::agent::{
     PagerView, VmMemory, VmState, VmView, kind,
 };
 use rackmem_control::TargetStats;
-use rackmem_qemu::{Machine, RunState};
+use rackmem_qemu::RunState;
 use rackmem_types::Bytes;
+use tokio::time::timeout;
 
 use super::Agent;
 use crate::host;
 use crate::problem::from_store;
+use crate::seen::Sight;
 use crate::store::now_ms;
 use crate::vm::{VmRecord, Wanted};
+
+/// A machine that is being started, or whose monitor does not greet, is not waited for longer by those who look.
+const FIND: Duration = Duration::from_secs(1);
+
+/// Figures of this age are told as such; guests tell theirs once a second.
+const OLD: Duration = Duration::from_secs(2);
+
+/// Of a machine that has not told anything to this agent.
+const SILENT: &str = "QEMU has not answered yet: what it does and its size are not known";
 
 impl Agent {
     /// All VMs.
@@ -27,10 +41,14 @@ impl Agent {
     pub(super) async fn view(&self, record: &VmRecord) -> VmView {
         let mut warnings = Vec::new();
         let operation = self.ground.store.operation_running(record.name().as_str()).await.ok().flatten();
-        let found = match self.ground.machines.find(record).await {
-            Ok(found) => found,
-            Err(problem) => {
+        let found = match timeout(FIND, self.ground.machines.find(record)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(problem)) => {
                 warnings.push(problem.detail);
+                None
+            }
+            Err(_) => {
+                warnings.extend(record.alive().map(|_| SILENT.to_owned()));
                 None
             }
         };
@@ -39,12 +57,13 @@ impl Agent {
             Some(process) if record.spec.local.is_some() => self.ground.pagers.stats(process.pid).await,
             _ => None,
         };
-        let machine = found.as_ref().map(|(machine, _)| machine.as_ref());
-        let running = match machine {
-            Some(machine) => machine.state().await.ok(),
+        let sight = match &found {
+            Some((machine, _)) => Some(machine.look().await),
             None => None,
         };
-        let mut memory = memory(record, machine, pager.as_ref(), &mut warnings).await;
+        warnings.extend(sight.iter().flat_map(doubts));
+        let running = sight.as_ref().and_then(|sight| sight.running.as_ref());
+        let mut memory = memory(record, sight.as_ref(), pager.as_ref());
         self.name_attachments(record, &mut memory).await;
         warnings.extend(pager.iter().flat_map(|stats| stats.warnings.iter().cloned()));
         let waits =
@@ -52,7 +71,7 @@ impl Agent {
         let (state, reason) = state(
             record,
             operation.as_ref().map(|operation| operation.kind.as_str()),
-            running.as_ref(),
+            running,
             process.is_some(),
             waits,
         );
@@ -154,12 +173,20 @@ fn state(
     }
 }
 
-async fn memory(
-    record: &VmRecord,
-    machine: Option<&dyn Machine>,
-    pager: Option<&TargetStats>,
-    warnings: &mut Vec<String>,
-) -> VmMemory {
+/// What the user should know of what is told of a machine.
+fn doubts(sight: &Sight) -> Vec<String> {
+    let age = match sight.age() {
+        None if sight.refusal.is_none() => Some(SILENT.to_owned()),
+        Some(age) if age >= OLD => Some(format!(
+            "QEMU is busy and does not answer at once: what it does and its size are as they were {} s ago",
+            age.as_secs()
+        )),
+        _ => None,
+    };
+    age.into_iter().chain(sight.refusal.clone()).collect()
+}
+
+fn memory(record: &VmRecord, sight: Option<&Sight>, pager: Option<&TargetStats>) -> VmMemory {
     let mut memory = VmMemory {
         target: record.target,
         max: record.memory_max(),
@@ -173,20 +200,17 @@ async fn memory(
     if let Some(limit) = pager.map(|stats| stats.limit) {
         memory.local_limit = Some(limit);
     }
-    let Some(machine) = machine else {
+    let Some(sight) = sight else {
         memory.size = if record.domain.is_some() { record.spec.memory } else { Bytes(0) };
         return memory;
     };
-    match machine.memory().await {
-        Ok(state) => {
-            memory.size = state.usable();
-            memory.base = state.boot;
-            memory.plugged = Bytes(state.in_virtio_mem().0 + state.in_dimms().0);
-            memory.ballooned = state.ballooned();
-        }
-        Err(error) => warnings.push(error.to_string()),
+    if let Some(state) = &sight.memory {
+        memory.size = state.usable();
+        memory.base = state.boot;
+        memory.plugged = Bytes(state.in_virtio_mem().0 + state.in_dimms().0);
+        memory.ballooned = state.ballooned();
     }
-    memory.guest = machine.guest_memory().await.ok().flatten().map(|guest| guest_memory(&guest));
+    memory.guest = sight.guest.as_ref().map(guest_memory);
     if pager.is_none() && record.spec.local.is_none() {
         memory.local = record.alive().map_or(Bytes(0), |process| host::resident(process.pid));
     }

@@ -3,6 +3,7 @@
 use rackmem_api::agent::{Mechanism, ResizePlan, ResizeRequest, ResizeStep, StepCost, kind};
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{Change, Operation, Problem, VmName};
+use rackmem_qemu::Machine;
 use rackmem_qemu::command_line::VIRTIO_MEM_ID;
 use rackmem_types::Bytes;
 

@@ -4,6 +4,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use rackmem_api::agent::{Access, Console, Driver, LogQuery, LogSource, WatchQuery};
 use rackmem_api::{Event, EventId, Problem, VmName, event};
+use rackmem_qemu::Machine;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::net::UnixStream;
 
@@ -63,7 +64,7 @@ impl Agent {
                 match (source, record.spec.driver) {
                     (LogSource::Console, _) => files.console_log(),
                     (_, Driver::Qemu) => files.log(),
-                    (_, Driver::Libvirt) => rackmem_qemu::libvirt::log_of(name.as_str()),
+                    (_, Driver::Libvirt) => self.ground.machines.domains().log_of(name)?,
                 }
             }
         };

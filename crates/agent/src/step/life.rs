@@ -5,7 +5,7 @@ use std::time::Duration;
 use rackmem_api::Problem;
 use rackmem_api::agent::{Driver, ElasticBounds};
 use rackmem_api::problem::ProblemType;
-use rackmem_qemu::{RunState, libvirt, process};
+use rackmem_qemu::{Machine, RunState, process};
 use rackmem_types::Bytes;
 use tokio::time::{Instant, sleep};
 
@@ -118,7 +118,7 @@ pub(super) async fn elastic(
 /// What QEMU said last, for a sentence.
 pub(crate) fn last_words(ground: &Ground, vm: &VmRecord) -> String {
     let said = match vm.spec.driver {
-        Driver::Libvirt => libvirt::last_words(vm.name().as_str()),
+        Driver::Libvirt => ground.machines.domains().last_words(vm.name()),
         Driver::Qemu => {
             ground.machines.files(vm.name()).machine().ok().as_ref().and_then(process::last_words)
         }

@@ -16,7 +16,7 @@ use super::{DomainInfo, definition, file_of};
 use crate::machine::answer;
 use crate::memory::Unplug;
 use crate::procfs::{has_option, with_option};
-use crate::qmp::event;
+use crate::qmp::event::event;
 use crate::{
     Driver, Ended, Event, Events, Machine, ProcessIdentity, QemuError, Result, RunState, memory, process,
 };
@@ -284,7 +284,7 @@ impl Machine for LibvirtMachine {
 
     async fn dimm_plug(&self, id: &str, size: Bytes, node: Option<u32>) -> Result<()> {
         if let Some(dimm) = self.memory().await?.dimm_of(id) {
-            return memory::dimm_same(&self.domain.name, dimm, size);
+            return memory::dimm::same(&self.domain.name, dimm, size);
         }
         let (_file, path) = file_of(&definition::dimm(id, size, node))?;
         self.virsh(&["attach-device", "--live", "--file", &path], &[]).await.map(drop)

@@ -14,9 +14,6 @@ use std::path::PathBuf;
 use crate::{ProcessIdentity, QemuError, Result};
 use virsh::Virsh;
 
-/// libvirt on this host, by default: `qemu:///system`.
-pub const URI: &str = "qemu:///system";
-
 /// What it says of a domain that is off because its guest switched it off.
 const SWITCHED_OFF: &str = "shut off (shutdown)";
 

@@ -2,7 +2,7 @@
 //! see how far the guest has followed. Each operation states what should be, so repeating one that was interrupted is
 //! right. Nothing here decides how large a guest ought to be.
 
-mod dimm;
+pub(crate) mod dimm;
 mod guest;
 mod observe;
 mod state;
@@ -12,7 +12,7 @@ pub use guest::GuestMemory;
 pub use observe::{Observed, POLL, observe};
 pub use state::{Dimm, MemoryState, VirtioMem};
 
-pub(crate) use dimm::{plug as dimm_plug, same as dimm_same, unplug as dimm_unplug};
+pub(crate) use dimm::{plug as dimm_plug, unplug as dimm_unplug};
 pub(crate) use guest::{every as guest_every, read as guest};
 pub(crate) use state::read as state;
 

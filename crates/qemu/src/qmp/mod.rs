@@ -2,8 +2,7 @@
 //! knows and leaves the rest, so that older and newer QEMUs are understood. It believes no length and no order of what it reads.
 
 mod client;
-mod event;
+pub(crate) mod event;
 mod message;
 
 pub(crate) use client::Qmp;
-pub(crate) use event::event;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in what it shares with others")]
 
+#[cfg(feature = "libvirt")]
 mod domains;
 mod guest;
 mod life;
