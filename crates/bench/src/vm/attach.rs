@@ -36,6 +36,7 @@ pub(crate) fn run(lab: &Lab, samples: &mut Samples) -> Result<()> {
     let local = Bytes(lab.growth.0 + ROOM.0);
     let server = lab.product.memory_server(local, None)?;
     let brick = Brick::start(lab, None, Some(&server))?;
+    brick.wait_settled()?;
     let (directory, _undo) = undo::temporary_directory()?;
     let [console, socket] = ["console.log", "probe.sock"].map(|name| directory.join(name));
     // A machine of somebody else's: the agent attaches to its own before they run.

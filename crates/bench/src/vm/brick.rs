@@ -58,6 +58,13 @@ impl<'a> Brick<'a> {
         Ok(brick)
     }
 
+    /// Waits until the agent has found out what runs guests here. At its first start that keeps a processor busy for seconds.
+    pub(crate) fn wait_settled(&self) -> Result<()> {
+        self.wait_until("what runs guests", |brick| {
+            brick.lab.accelerator.is_some() || brick.state.join("accelerator.json").exists()
+        })
+    }
+
     fn agent_start(&mut self) -> Result<()> {
         let mut command = self.lab.product.command(None);
         command.arg("agent").arg("--listen").arg(socket(&self.state)).arg("--state").arg(&self.state);
