@@ -94,11 +94,13 @@ struct Mount {
 }
 
 impl Mount {
-    fn start(mut command: Command, at: &Path) -> Self {
+    #[track_caller]
+    fn start(mut command: Command, at: &Path, size: u64) -> Self {
         fs::create_dir_all(at).unwrap();
+        let file = at.join("memory");
         let mut process = Process::start(command.arg("--at").arg(at), LIMIT);
-        assert!(process.said(|line| line.contains("shared memory")), "{:?}", process.finish());
-        Self { process: Some(process), file: at.join("memory") }
+        process.expect_line(&format!("{size} bytes of shared memory: {}", file.display()));
+        Self { process: Some(process), file }
     }
 
     fn open(&self) -> File {
@@ -133,15 +135,15 @@ fn root_what_one_brick_writes_another_reads_until_it_leaves() {
     // Any program can have it as a file.
     let mount = |brick: &str| {
         let at = place.directory.path().join(format!("at-{brick}"));
-        Mount::start(place.shared(brick, &["mount", "pool"]), &at)
+        Mount::start(place.shared(brick, &["mount", "pool"]), &at, 64 << 20)
     };
     let (one, two) = (mount("c1"), mount("c2"));
     let (here, there) = (one.open(), two.open());
     assert_eq!(there.metadata().unwrap().len(), 64 << 20);
     let content: Vec<u8> = (0..3_000_001_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    here.write_all_at(&content, 777).unwrap();
+    here.write_all_at(&content, (1 << 20) + 777).unwrap();
     let mut found = vec![0; content.len()];
-    there.read_exact_at(&mut found, 777).unwrap();
+    there.read_exact_at(&mut found, (1 << 20) + 777).unwrap();
     assert!(found == content);
     for count in 0..100_u64 {
         let (writer, reader) = if count % 2 == 0 { (&here, &there) } else { (&there, &here) };
@@ -199,7 +201,7 @@ fn segments_are_shared_without_agent_or_controller() {
     refused(&read(&["mount", "--at", "/no/such/directory"]), "is no directory");
 
     let at = rack.directory().join("mounted");
-    let mount = Mount::start(shared(&["mount"]), &at);
+    let mount = Mount::start(shared(&["mount"]), &at, 1 << 20);
     let opened = mount.open();
     let mut bytes = [0; 4];
     opened.read_exact_at(&mut bytes, 998).unwrap();

@@ -113,7 +113,7 @@ fn what_is_gone_is_an_error_and_never_zeros() {
     let refused = SharedMemory::open(&[long], &Credentials::default()).err().unwrap();
     assert!(matches!(refused, FarError::SegmentTooSmall { .. }), "{refused}");
 
-    let mut memory = open(&[given.clone()]);
+    let mut memory = open(std::slice::from_ref(&given));
     memory.write_at(0, b"content").unwrap();
     segments.destroy(given.segment, given.owner).unwrap();
     for _ in 0..2 {
