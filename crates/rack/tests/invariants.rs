@@ -333,6 +333,37 @@ fn comparable(rack: &Rack) -> Snapshot {
     snapshot
 }
 
+/// Two racks of two compute and four memory bricks, on which all that is done and ended again.
+fn live(kind: SwitchKind, power: Power, actions: Vec<Action>) {
+    let layout = Layout {
+        racks: 2,
+        trays: 1,
+        compute: 2,
+        memory: 4,
+        accelerators: 1,
+        cores: 4,
+        size: vec![Bytes::from_pages(32), Bytes::from_pages(16)],
+        compute_ports: 2,
+        memory_ports: 2,
+        trunks: 2,
+        kind,
+        power,
+    };
+    let rack = layout.build();
+    let start = comparable(&rack);
+    let mut world = World { rack, next: 1, plans: Default::default(), kept: Vec::new() };
+    for action in actions {
+        world.act(&action);
+        assert_eq!(world.rack.audit(), Vec::<String>::new(), "after {action:?}");
+        let snapshot = world.rack.snapshot();
+        let json = serde_json::to_string(&snapshot).unwrap();
+        let restored = Rack::restore(serde_json::from_str(&json).unwrap()).unwrap();
+        assert_eq!(restored.snapshot(), snapshot);
+    }
+    world.finish();
+    assert_eq!(comparable(&world.rack), start);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -342,32 +373,27 @@ proptest! {
         off in any::<bool>(),
         actions in actions(),
     ) {
-        let layout = Layout {
-            racks: 2,
-            trays: 1,
-            compute: 2,
-            memory: 4,
-            accelerators: 1,
-            cores: 4,
-            size: vec![Bytes::from_pages(32), Bytes::from_pages(16)],
-            compute_ports: 2,
-            memory_ports: 2,
-            trunks: 2,
-            kind,
-            power: if off { Power::Off } else { Power::On },
-        };
-        let rack = layout.build();
-        let start = comparable(&rack);
-        let mut world = World { rack, next: 1, plans: Default::default(), kept: Vec::new() };
-        for action in actions {
-            world.act(&action);
-            prop_assert_eq!(world.rack.audit(), Vec::<String>::new(), "after {:?}", action);
-            let snapshot = world.rack.snapshot();
-            let json = serde_json::to_string(&snapshot).unwrap();
-            let restored = Rack::restore(serde_json::from_str(&json).unwrap()).unwrap();
-            prop_assert_eq!(restored.snapshot(), snapshot);
-        }
-        world.finish();
-        prop_assert_eq!(comparable(&world.rack), start);
+        live(kind, if off { Power::Off } else { Power::On }, actions);
     }
+}
+
+/// The only port left goes to a brick in the tray that is woken, although one there that is powered has a little free.
+#[test]
+fn what_is_nearest_is_found_with_one_port_left() {
+    let memory = |compute, pages, class, spread| Action::Reserve {
+        compute: Some(compute),
+        pages,
+        class,
+        spread,
+        cores: 0,
+        slots: 0,
+        expires: false,
+    };
+    let actions = vec![
+        Action::Init { group: 0, pages: 1 },
+        memory(3, 21, LatencyClass::Tray, 1),
+        Action::Join { group: 0, compute: 2 },
+        memory(2, 27, LatencyClass::Interrack, 2),
+    ];
+    live(SwitchKind::Circuit, Power::Off, actions);
 }

@@ -9,6 +9,7 @@ mod refusal;
 mod release;
 mod reserve;
 pub(crate) mod steps;
+mod stock;
 
 pub use drain::{drain, drain_next};
 pub use plan::{Grant, NetPort, Plan, Purpose, Step};

@@ -4,10 +4,8 @@
 //! the fullest-to-be first. Only if no class has it powered is a brick woken: as few as possible, each as small as will do,
 //! and what is free on powered bricks is used up beside it, so that no more memory draws power than has to.
 
-use std::collections::BTreeSet;
-
+use super::stock::Stock;
 use crate::graph::{Brick, CircuitEnd, Link, Node, Power, Reach, Role, Route, Site};
-use crate::index::Shelf;
 use crate::{CircuitId, LatencyClass, Rack};
 
 /// Bricks that one pass over a class tries before it gives up. With free ports on a brick there nearly always is a way to it; where the
@@ -168,13 +166,25 @@ impl<'a> Search<'a> {
         need: &Need<'_>,
         woken: usize,
     ) -> Option<Vec<Piece>> {
+        self.or_give_back(|search| search.gather(stock, class, need, woken))
+    }
+
+    /// What `find` finds; if that is nothing, the cables that it took are free again.
+    fn or_give_back<T>(&mut self, find: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
         let before = self.taken.len();
-        let pieces = self.gather(stock, class, need, woken);
-        if pieces.is_none() && self.taken.len() > before {
-            self.taken.truncate(before);
+        let found = find(self);
+        if found.is_none() {
+            self.give_back(before);
+        }
+        found
+    }
+
+    /// Frees all but the first `kept` of the cables that are taken.
+    fn give_back(&mut self, kept: usize) {
+        if self.taken.len() > kept {
+            self.taken.truncate(kept);
             self.reach = None;
         }
-        pieces
     }
 
     fn gather(
@@ -185,6 +195,8 @@ impl<'a> Search<'a> {
         woken: usize,
     ) -> Option<Vec<Piece>> {
         let mut pieces: Vec<Piece> = Vec::new();
+        // How many cables were taken before each piece.
+        let mut taken = Vec::new();
         let mut left = need.amount;
         let powered = need.spread - woken;
         for (free, node) in stock.largest_first().take(LOOKS_MAX) {
@@ -201,18 +213,42 @@ impl<'a> Search<'a> {
                     return Some(pieces);
                 }
             }
+            let before = self.taken.len();
             left -= self.add(&mut pieces, (free, node), left, class, need);
+            taken.resize(pieces.len(), before);
             if left == 0 {
                 return Some(pieces);
             }
         }
-        for still in (1..=woken).rev() {
-            if still == 1 {
-                pieces.push(self.smallest(stock.asleep_at_least(left), left, class, need, &pieces)?);
+        if woken == 0 {
+            return None;
+        }
+        // Powered bricks may have taken the last ways to those that sleep: the last one is done without, until it is enough.
+        let most: u64 = stock.asleep_largest_first().take(woken).map(|(free, _)| free).sum();
+        while left <= most {
+            if let Some(more) = self.or_give_back(|search| search.wake(stock, left, class, need, woken)) {
+                pieces.extend(more);
                 return Some(pieces);
             }
+            left += pieces.pop()?.amount;
+            self.give_back(taken.pop()?);
+        }
+        None
+    }
+
+    /// Pieces of `left` on at most `woken` bricks that sleep: the largest, and last the least that will do.
+    fn wake(
+        &mut self,
+        stock: &Stock<'_>,
+        mut left: u64,
+        class: LatencyClass,
+        need: &Need<'_>,
+        woken: usize,
+    ) -> Option<Vec<Piece>> {
+        let mut pieces = Vec::new();
+        while pieces.len() + 1 < woken {
             let asleep = stock.asleep_largest_first().take(LOOKS_MAX);
-            let mut fresh = asleep.filter(|(_, node)| pieces.iter().all(|piece| piece.node != *node));
+            let mut fresh = asleep.filter(|(_, node)| pieces.iter().all(|piece: &Piece| piece.node != *node));
             let largest = fresh.find(|(_, node)| self.candidate(*node, class, need).is_some())?;
             drop(fresh);
             left -= self.add(&mut pieces, largest, left, class, need);
@@ -220,7 +256,8 @@ impl<'a> Search<'a> {
                 return Some(pieces);
             }
         }
-        None
+        pieces.push(self.smallest(stock.asleep_at_least(left), left, class, need, &pieces)?);
+        Some(pieces)
     }
 
     /// Adds a piece on a brick, if it can be used, and gives how much that is.
@@ -288,73 +325,6 @@ pub(super) fn free_there(rack: &Rack, from: Node, role: Role) -> u64 {
 /// The circuits of a brick that a further reservation may use.
 fn usable_ends(rack: &Rack, from: Node) -> impl Iterator<Item = &CircuitEnd> {
     rack.graph.circuit_ends(from).filter(|end| end.usable)
-}
-
-/// What there is within a class: a shelf, and beside it bricks that the compute brick has a circuit to and that are not on it.
-struct Stock<'a> {
-    shelf: Option<&'a Shelf>,
-    /// Beside the shelf's, ascending.
-    on: Vec<(u64, Node)>,
-    /// Beside the shelf's, ascending.
-    off: Vec<(u64, Node)>,
-    /// Free on all that are powered.
-    free_on: u64,
-    /// Free on all that could be woken.
-    free_off: u64,
-}
-
-type Room = (u64, Node);
-
-impl Stock<'_> {
-    /// Powered bricks with so much room, the least first.
-    fn at_least(&self, amount: u64) -> impl Iterator<Item = Room> {
-        at_least(self.shelf.map(|shelf| &shelf.on), &self.on, amount)
-    }
-
-    /// Powered bricks, the one with most room first.
-    fn largest_first(&self) -> impl Iterator<Item = Room> {
-        largest_first(self.shelf.map(|shelf| &shelf.on), &self.on)
-    }
-
-    /// Bricks that could be woken with so much room, the least first.
-    fn asleep_at_least(&self, amount: u64) -> impl Iterator<Item = Room> {
-        at_least(self.shelf.map(|shelf| &shelf.off), &self.off, amount)
-    }
-
-    /// Bricks that could be woken, the one with most room first.
-    fn asleep_largest_first(&self) -> impl Iterator<Item = Room> {
-        largest_first(self.shelf.map(|shelf| &shelf.off), &self.off)
-    }
-
-    /// How many could be woken.
-    fn asleep(&self) -> usize {
-        self.off.len() + self.shelf.map_or(0, |shelf| shelf.off.len())
-    }
-}
-
-fn at_least(shelf: Option<&BTreeSet<Room>>, beside: &[Room], amount: u64) -> impl Iterator<Item = Room> {
-    let shelf = shelf.into_iter().flat_map(move |set| set.range((amount, Node::new(0))..)).copied();
-    let beside = beside.iter().copied().filter(move |(free, _)| *free >= amount);
-    merge(shelf, beside, |a, b| a < b)
-}
-
-fn largest_first(shelf: Option<&BTreeSet<Room>>, beside: &[Room]) -> impl Iterator<Item = Room> {
-    let shelf = shelf.into_iter().flat_map(|set| set.iter().rev()).copied();
-    merge(shelf, beside.iter().rev().copied(), |a, b| a > b)
-}
-
-/// Two sorted sequences as one.
-fn merge<T: Copy>(
-    a: impl Iterator<Item = T>,
-    b: impl Iterator<Item = T>,
-    before: impl Fn(T, T) -> bool,
-) -> impl Iterator<Item = T> {
-    let (mut a, mut b) = (a.peekable(), b.peekable());
-    std::iter::from_fn(move || match (a.peek().copied(), b.peek().copied()) {
-        (Some(x), Some(y)) if before(y, x) => b.next(),
-        (Some(_), _) => a.next(),
-        (None, _) => b.next(),
-    })
 }
 
 /// Whether the brick offers accelerators of that model.
