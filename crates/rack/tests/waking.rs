@@ -21,8 +21,11 @@ fn rack(compute_ports: u16) -> Rack {
     rack
 }
 
+/// Pages on bricks.
+type Parts = Vec<(String, u64)>;
+
 /// Where memory of so many pages would lie, and which bricks would be woken for it.
-fn placed(rack: &Rack, pages: u64) -> Option<(Vec<(String, u64)>, Vec<String>)> {
+fn placed(rack: &Rack, pages: u64) -> Option<(Parts, Vec<String>)> {
     let request = Request {
         spread: 2,
         ..Request::memory("p", Some(name("c0")), Bytes::from_pages(pages), LatencyClass::Tray)
