@@ -18,8 +18,6 @@ pub(crate) struct Lab {
     pub(crate) memory: Bytes,
     /// Reads before the measurement, and reads that are measured.
     pub(crate) reads: [u64; 2],
-    /// Machines that are recorded and do not run when the agent starts again.
-    pub(crate) recorded: u32,
 }
 
 impl Lab {
@@ -37,7 +35,6 @@ impl Lab {
             growth,
             memory,
             reads,
-            recorded: 50,
         })
     }
 }
