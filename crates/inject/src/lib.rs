@@ -11,6 +11,7 @@
 mod bpf;
 mod credentials;
 mod gate;
+mod guard;
 mod needs;
 mod pause;
 mod procfs;

@@ -84,45 +84,47 @@ fn wait_of(registers: &user_regs_struct) -> Option<Wait> {
     }
 }
 
+/// All zero, for tests.
+#[cfg(test)]
+pub(crate) fn no_registers() -> user_regs_struct {
+    user_regs_struct {
+        r15: 0,
+        r14: 0,
+        r13: 0,
+        r12: 0,
+        rbp: 0,
+        rbx: 0,
+        r11: 0,
+        r10: 0,
+        r9: 0,
+        r8: 0,
+        rax: 0,
+        rcx: 0,
+        rdx: 0,
+        rsi: 0,
+        rdi: 0,
+        orig_rax: 0,
+        rip: 0,
+        cs: 0,
+        eflags: 0,
+        rsp: 0,
+        ss: 0,
+        fs_base: 0,
+        gs_base: 0,
+        ds: 0,
+        es: 0,
+        fs: 0,
+        gs: 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn after(number: i64, result: i64, r10: i64) -> user_regs_struct {
         let [rax, orig_rax, r10] = [result, number, r10].map(|value| value as u64);
-        user_regs_struct { rax, orig_rax, r10, ..empty() }
-    }
-
-    fn empty() -> user_regs_struct {
-        user_regs_struct {
-            r15: 0,
-            r14: 0,
-            r13: 0,
-            r12: 0,
-            rbp: 0,
-            rbx: 0,
-            r11: 0,
-            r10: 0,
-            r9: 0,
-            r8: 0,
-            rax: 0,
-            rcx: 0,
-            rdx: 0,
-            rsi: 0,
-            rdi: 0,
-            orig_rax: 0,
-            rip: 0,
-            cs: 0,
-            eflags: 0,
-            rsp: 0,
-            ss: 0,
-            fs_base: 0,
-            gs_base: 0,
-            ds: 0,
-            es: 0,
-            fs: 0,
-            gs: 0,
-        }
+        user_regs_struct { rax, orig_rax, r10, ..no_registers() }
     }
 
     fn result(number: i64, result: i64, r10: i64, again: Again) -> i64 {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::ptrace::{self, Options};
 use nix::unistd::Pid;
-use rackmem_uapi::resident::{RING_BYTES, SCRATCH_OFFSET, code};
+use rackmem_uapi::resident::{GuardState, RING_BYTES, SCRATCH_OFFSET, code};
 use rackmem_uapi::shared::SharedMemory;
 use rustix::process::{Pid as RawPid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
@@ -155,6 +155,8 @@ fn enter(pid: u32, mut tracee: Tracee) -> Result<(Resident, Tracee), InjectError
 
 fn build(pid: u32, tracee: &mut Tracee, code_address: u64) -> Result<Resident, InjectError> {
     tracee.write(code_address, code())?;
+    let state = (code().len() - GuardState::BYTES) as u64;
+    tracee.write(code_address + state, &tracee.way_back().bytes())?;
     tracee.write(code_address + NAME_OFFSET, b"rackmem\0")?;
     let name = code_address + NAME_OFFSET;
     let memfd =
@@ -211,9 +213,9 @@ fn with_socket(
 /// Makes the resident thread; gives its id.
 fn clone(pid: u32, tracee: &mut Tracee, code_address: u64, ring_address: u64) -> Result<u32, InjectError> {
     let stack = ring_address + RING_BYTES as u64;
-    tracee.syscall_at = code_address; // the new thread goes on behind this instruction
     let inner =
         tracee.call_with("clone", libc::SYS_clone, [CLONE_FLAGS, stack, 0, 0, 0, 0], |registers| {
+            registers.rip = code_address; // the new thread goes on behind this instruction
             registers.r12 = ring_address;
             registers.r13 = 0;
         })?;

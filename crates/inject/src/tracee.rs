@@ -3,7 +3,8 @@
 //! Injected calls run between syscall-entry and syscall-exit stops, which are no signals, with all signals blocked:
 //! the program's handlers and dispositions are never touched. Before the registers are restored the thread is brought
 //! into an interrupt stop, because only from there the kernel restarts a system call that the stop had interrupted. A
-//! thread that has our registers is never let go, however long it takes to come back.
+//! thread that has our registers is never let go, however long it takes to come back. If we are killed it finds the way back
+//! itself (`guard.rs`); that needs an order: first registers, then the mask, and the other way round at the end.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,7 +17,9 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use rackmem_uapi::process::{set_signal_mask, signal_mask};
+use rackmem_uapi::resident::GuardState;
 
+use crate::guard::{self, Guard};
 use crate::restart::{self, Again};
 use crate::stop::{Stop, go, wait, wait_within};
 use crate::{InjectError, procfs, seccomp};
@@ -55,8 +58,11 @@ pub(crate) struct Tracee {
     since: Instant,
     /// The process counts its threads as we do.
     pub(crate) is_in_our_namespace: bool,
-    /// Address of a `syscall` instruction in the process.
-    pub(crate) syscall_at: u64,
+    /// Address of a `syscall` instruction in the process: the guard's, if there is one.
+    syscall_at: u64,
+    guard: Option<Guard>,
+    /// Its signals are blocked, by us.
+    blocked: bool,
     /// The thread was told to stop (SIGSTOP) meanwhile; it is told again at the end.
     stop_pending: bool,
     at: At,
@@ -101,9 +107,11 @@ impl Tracee {
             let _ = ptrace::detach(thread, None);
         }
         let mut tracee = result?;
-        set_signal_mask(thread.as_raw(), u64::MAX)
-            .map_err(|source| InjectError::Refused { pid: process, source })?;
-        tracee.syscall_at = tracee.find_syscall()?;
+        tracee.guard = Guard::place(process, tracee.saved.rip, &tracee.memory, &tracee.way_back());
+        tracee.syscall_at = match tracee.guard {
+            Some(guard) => guard.address,
+            None => tracee.find_syscall()?,
+        };
         Ok(tracee)
     }
 
@@ -121,7 +129,7 @@ impl Tracee {
             procfs::process_status(thread.as_raw() as u32).map_err(|_| InjectError::Gone(process))?;
         seccomp::check(process, thread, status.seccomp)?;
         let is_in_our_namespace = status.is_in_our_namespace;
-        let (syscall_at, stop_pending, restored) = (0, false, false);
+        let (syscall_at, guard, blocked, stop_pending, restored) = (0, None, false, false, false);
         Ok(Self {
             process,
             thread,
@@ -131,6 +139,8 @@ impl Tracee {
             since,
             is_in_our_namespace,
             syscall_at,
+            guard,
+            blocked,
             stop_pending,
             at,
             restored,
@@ -157,7 +167,12 @@ impl Tracee {
         self.call_with(name, number, arguments, |_| {})
     }
 
-    /// As [`Tracee::call`], with other registers set by `adjust` first.
+    /// What brings the thread back if we are killed.
+    pub(crate) fn way_back(&self) -> GuardState {
+        guard::state(self.thread(), &restart::resumed(self.saved, Again::All), self.mask)
+    }
+
+    /// As [`Tracee::call`], with other registers, the instruction's address among them, set by `adjust` first.
     pub(crate) fn call_with(
         &mut self,
         name: &'static str,
@@ -172,6 +187,11 @@ impl Tracee {
         [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = arguments;
         adjust(&mut registers);
         ptrace::setregs(self.thread, registers).map_err(|_| InjectError::Gone(self.process))?;
+        if !self.blocked {
+            set_signal_mask(self.thread.as_raw(), u64::MAX)
+                .map_err(|source| InjectError::Refused { pid: self.process, source })?;
+            self.blocked = true;
+        }
         self.run_to_syscall_stop()?;
         self.run_to_syscall_stop()?;
         let result = ptrace::getregs(self.thread).map_err(|_| InjectError::Gone(self.process))?.rax as i64;
@@ -201,8 +221,13 @@ impl Tracee {
             let _ = ptrace::interrupt(self.thread);
             let _ = self.wait_for_interrupt();
         }
+        if self.blocked {
+            let _ = set_signal_mask(self.thread.as_raw(), self.mask);
+        }
         let _ = ptrace::setregs(self.thread, restart::resumed(self.saved, Again::All));
-        let _ = set_signal_mask(self.thread.as_raw(), self.mask);
+        if let Some(guard) = self.guard {
+            guard.clear(&self.memory);
+        }
         let _ = ptrace::detach(self.thread, None);
         if self.stop_pending && !procfs::is_continued(self.process) {
             let _ = nix::sys::signal::kill(Pid::from_raw(self.process as i32), Signal::SIGSTOP);

@@ -13,6 +13,9 @@ use rackmem_uapi::process::signal_thread;
 /// How often each program is entered and left.
 const ROUNDS: usize = 200;
 
+/// How many tracers of each program are killed.
+const KILLS: usize = 100;
+
 struct Waiter {
     child: Child,
     lines: BufReader<ChildStdout>,
@@ -117,6 +120,63 @@ fn root_waits_with_a_limit() {
 fn root_registers_and_errors() {
     check("registers");
     check("failing");
+}
+
+/// Names the process that [`the_tracer`] enters and leaves without end.
+const TRACED: &str = "RACKMEM_TEST_TRACED";
+
+/// Not a test but, where the variable is set, what the next one kills.
+#[test]
+fn the_tracer() {
+    let Ok(pid) = std::env::var(TRACED) else { return };
+    loop {
+        let (resident, stopped) = start(pid.parse().unwrap()).unwrap();
+        stopped.release();
+        dismiss(&resident).unwrap();
+    }
+}
+
+/// Entered and left until the tracer is killed, at any moment, again and again.
+#[track_caller]
+fn kill_tracers(waiter: &mut Waiter) {
+    let pid = waiter.child.id();
+    let blocked = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status.lines().any(|line| line.starts_with("SigBlk:") && !line.ends_with("0000000000000000"))
+    };
+    let mut micros = 1u64;
+    for kill in 0..KILLS {
+        let test = std::env::current_exe().unwrap();
+        let mut command = Command::new(test);
+        let tracer = command.args(["--exact", "the_tracer"]).env(TRACED, pid.to_string());
+        let mut tracer = tracer.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        micros = micros.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        std::thread::sleep(Duration::from_micros(3000 + (micros >> 33) % 5000));
+        tracer.kill().unwrap();
+        tracer.wait().unwrap();
+        let begin = Instant::now();
+        while blocked() {
+            waiter.assert_lives(&format!("after {kill} tracers were killed"));
+            assert!(begin.elapsed() < Duration::from_secs(5), "its signals stay blocked");
+        }
+        waiter.assert_lives(&format!("after {kill} tracers were killed"));
+    }
+}
+
+#[test]
+fn root_a_tracer_that_is_killed_is_not_noticed() {
+    for call in ["registers", "nanosleep", "failing"] {
+        let mut waiter = Waiter::start(call);
+        kill_tracers(&mut waiter);
+        std::thread::sleep(Duration::from_millis(50));
+        waiter.assert_lives("at the end");
+    }
+    for call in ["read", "poll"] {
+        let mut waiter = Waiter::start(call);
+        kill_tracers(&mut waiter);
+        waiter.say();
+        assert_eq!(waiter.line(), "done");
+    }
 }
 
 #[test]

@@ -1,5 +1,9 @@
 //! The resident thread's code, and the memory that it shares with the pager.
 //!
+//! Behind it stands the **guard**: what a stopped thread runs for one system call at a time. When the call is over the
+//! thread is stopped again and its registers are put back. If nobody is there to do that any more, because the tracer was
+//! killed, it goes on behind the call and puts them back itself, from the [`GuardState`] that was left for it.
+//!
 //! The code is position independent, uses no stack and knows one thing: run the system calls of a batch and say when it
 //! is done. All policy stays in the pager. The ring (one shared mapping, [`RING_BYTES`] long):
 //!
@@ -38,14 +42,18 @@ pub const SCRATCH_OFFSET: usize = 1 << 15;
 /// Set in a call's number: the call only runs while the gate is open.
 pub const GATED: u64 = 1 << 32;
 
-// Entered at its first instruction, by a stopped thread for one system call at a time, or as the return path of `clone`:
-// there r12 holds the ring's address in the target and r13 the number of the last completed batch (0).
+// The resident thread is born at the first instruction, as the return path of `clone`: there r12 holds the ring's address in
+// the target and r13 the number of the last completed batch (0). Its parent is stopped there; left alone it goes to the guard.
 global_asm!(
     ".pushsection .rodata.rackmem_resident, \"a\", @progbits",
     ".globl rackmem_resident_start",
     ".globl rackmem_resident_end",
+    ".globl rackmem_guard_start",
+    ".globl rackmem_guard_state",
     "rackmem_resident_start:",
     "    syscall",
+    "    test eax, eax",
+    "    jnz 20f",
     "2:  mov eax, [r12]",
     "    cmp eax, r13d",
     "    jne 3f",
@@ -104,6 +112,34 @@ global_asm!(
     "    mov edx, 1",
     "    syscall",
     "    jmp 2b",
+    "    .balign 16",
+    "rackmem_guard_start:",
+    "    syscall",
+    // Nothing below changes the flags once they are back. While the stack pointer is not its own no signal can arrive.
+    "20: lea rsp, [rip + 30f]",
+    "    popfq",
+    "    mov rsp, [rip + 30f + 8]",
+    "    mov eax, 14", // rt_sigprocmask(SIG_SETMASK, &mask, NULL, 8)
+    "    mov edi, 2",
+    "    lea rsi, [rip + 30f + 16]",
+    "    mov edx, 0",
+    "    mov r10d, 8",
+    "    syscall",
+    "    mov rax, [rip + 30f + 32]",
+    "    mov rcx, [rip + 30f + 40]",
+    "    mov rdx, [rip + 30f + 48]",
+    "    mov rsi, [rip + 30f + 56]",
+    "    mov rdi, [rip + 30f + 64]",
+    "    mov r8, [rip + 30f + 72]",
+    "    mov r9, [rip + 30f + 80]",
+    "    mov r10, [rip + 30f + 88]",
+    "    mov r11, [rip + 30f + 96]",
+    "    mov r12, [rip + 30f + 104]",
+    "    mov r13, [rip + 30f + 112]",
+    "    jmp [rip + 30f + 24]",
+    "    .balign 8",
+    "rackmem_guard_state:",
+    "30: .zero 128",
     "rackmem_resident_end:",
     ".popsection",
 );
@@ -112,14 +148,68 @@ const _: () = assert!(CALLS_MAX == 511);
 
 unsafe extern "C" {
     static rackmem_resident_start: u8;
+    static rackmem_guard_start: u8;
+    static rackmem_guard_state: u8;
     static rackmem_resident_end: u8;
 }
 
-/// The resident thread's machine code.
+/// Registers and signal mask that the guard puts back, as it reads them: those that a call for us changes. The others are not
+/// touched, and floating point is none of the kernel's business.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct GuardState {
+    /// Flags.
+    pub rflags: u64,
+    /// Stack pointer.
+    pub rsp: u64,
+    /// Blocked signals.
+    pub mask: u64,
+    /// Where it goes on.
+    pub rip: u64,
+    /// rax, rcx, rdx, rsi, rdi, r8 to r13.
+    pub general: [u64; 11],
+    /// Whose registers these are: the thread's id as its tracer sees it. The guard itself does not need it.
+    pub thread: u64,
+}
+
+impl GuardState {
+    /// Bytes of a state in memory.
+    pub const BYTES: usize = 128;
+
+    /// Where in those bytes the thread stands.
+    pub const THREAD_OFFSET: usize = 120;
+
+    /// As it lies in memory.
+    pub fn bytes(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let head = [self.rflags, self.rsp, self.mask, self.rip];
+        let words = head.iter().chain(&self.general).chain([&self.thread]);
+        for (word, to) in words.zip(bytes.chunks_exact_mut(8)) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+}
+
+const _: () = assert!(size_of::<GuardState>() == GuardState::BYTES);
+
+/// The resident thread's machine code, with a guard at its end.
 pub fn code() -> &'static [u8] {
-    let start = &raw const rackmem_resident_start;
-    let end = &raw const rackmem_resident_end;
-    let len = end.addr() - start.addr();
-    // SAFETY: the two symbols bracket read-only bytes of our own binary, defined above in this order.
-    unsafe { std::slice::from_raw_parts(start, len) }
+    between(&raw const rackmem_resident_start, &raw const rackmem_resident_end)
+}
+
+/// The guard alone, with room for its state at the end.
+pub fn guard() -> &'static [u8] {
+    between(&raw const rackmem_guard_start, &raw const rackmem_resident_end)
+}
+
+/// Bytes of the guard before its state.
+pub fn guard_code_bytes() -> usize {
+    between(&raw const rackmem_guard_start, &raw const rackmem_guard_state).len()
+}
+
+/// The bytes between two symbols of the code above.
+fn between(start: *const u8, end: *const u8) -> &'static [u8] {
+    // SAFETY: only called with symbols that bracket read-only bytes of our own binary, defined above in this order.
+    unsafe { std::slice::from_raw_parts(start, end.addr() - start.addr()) }
 }
