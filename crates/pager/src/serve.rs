@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use rackmem_far::{Event as FarEvent, ReadRequest};
 use rackmem_policy::{Admission, PageRef, WINDOW_PAGES_MAX};
+use rackmem_types::{PAGE_SIZE, PageData};
 use rackmem_uapi::uffd::{self, Event};
 
 use crate::Shared;
@@ -25,6 +26,9 @@ use crate::transfer::Transfer;
 
 /// Fetches under way at most. An entry names its fetch with 16 bits; 4,096 pages are 16 MiB on the wire.
 const FETCHES_MAX: usize = 4096;
+
+/// What a program gets at once that fills fresh memory: 256 KiB.
+static ZEROS: [PageData; 64] = [[0; PAGE_SIZE]; 64];
 
 /// The thread's own state.
 pub(crate) struct Server<'a, P> {
@@ -186,6 +190,9 @@ impl<'a, P: Transfer> Server<'a, P> {
 
     /// Zeros for a page without content, and for its empty neighbours: a program that touches one page of fresh memory
     /// will touch the next, and a later write to a page of zeros is the kernel's own affair.
+    ///
+    /// Such a write costs the program a second fault, though. One that comes to a chunk to write for the second time will
+    /// most likely fill it: it gets pages of its own at once.
     fn zero_fill(
         &mut self,
         mut core: MutexGuard<'a, Core>,
@@ -195,8 +202,13 @@ impl<'a, P: Transfer> Server<'a, P> {
         let len = core.empty_run(fault.space, page, fault.address);
         let Some(space) = core.space(fault.space) else { return core };
         let discards = space.discards;
-        let mut progress = space.uffd.zeropage(fault.address, len * PAGE);
-        if progress.done == 0 && len > 1 {
+        let own = fault.write && core.table.fills(page) > 0;
+        let mut progress = if own {
+            space.uffd.copy_run(fault.address, ZEROS.as_ptr() as u64, ZEROS.len().min(len as usize))
+        } else {
+            space.uffd.zeropage(fault.address, len * PAGE)
+        };
+        if progress.done == 0 && (own || len > 1) {
             // The run may cross from one mapping into its neighbour, which the kernel refuses as a whole.
             progress = space.uffd.zeropage(fault.address, PAGE);
         }
