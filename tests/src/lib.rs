@@ -10,6 +10,7 @@ mod process;
 mod programs;
 mod rack;
 mod redis;
+mod standing;
 
 pub use case::Case;
 pub use machine::{anonymous_kib as target_anonymous_kib, has_ended};
@@ -17,6 +18,7 @@ pub use process::{Ended, Process};
 pub use programs::{c_program, go_program, java_program, python_program, required};
 pub use rack::{Rack, SMALL_RACK, free_address, rackmem};
 pub use redis::Redis;
+pub use standing::StandingRack;
 
 /// Makes one test for each local limit: 50 %, 25 % and 10 % of a program's memory.
 #[macro_export]

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use rackmem_e2e::{Ended, Process, Rack, rackmem};
+use rackmem_e2e::{Ended, Process, Rack, StandingRack, rackmem};
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -33,43 +32,24 @@ cable = [
 ]
 "#;
 
-/// A standing rack.
-struct Place {
-    directory: TempDir,
-    name: String,
-}
+/// That rack, standing.
+struct Place(StandingRack);
 
 impl Place {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("rack.toml");
-        fs::write(&file, RACK).unwrap();
-        let place = Self { directory, name: format!("g{}", std::process::id()) };
-        place.done(&["rack", "up", file.to_str().unwrap(), "--name", &place.name]);
-        place
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(rackmem());
-        command.args(words).env("RACKMEM_RACKS", self.directory.path().join("racks")).stdin(Stdio::null());
-        command
-    }
-
-    #[track_caller]
-    fn done(&self, words: &[&str]) -> String {
-        Process::start(&mut self.command(words), LIMIT).finish().expect_success(words[0]).stdout
+        Self(StandingRack::up("g", RACK))
     }
 
     /// `rackmem shared` on a brick.
     fn shared(&self, brick: &str, words: &[&str]) -> Command {
-        let mut command = self.command(&["rack", "exec", &self.name, brick, "--"]);
-        command.arg(rackmem()).arg("shared").args(words);
+        let mut command = self.0.exec(brick, rackmem());
+        command.arg("shared").args(words);
         command
     }
 
     #[track_caller]
     fn write(&self, brick: &str, offset: &str, content: &str) -> Output {
-        let file = self.directory.path().join("content");
+        let file = self.0.path("content");
         fs::write(&file, content).unwrap();
         let mut command = self.shared(brick, &["write", "pool", "--offset", offset]);
         command.stdin(File::open(file).unwrap()).output().unwrap()
@@ -78,12 +58,6 @@ impl Place {
     #[track_caller]
     fn read(&self, brick: &str, offset: &str, size: &str) -> Output {
         self.shared(brick, &["read", "pool", "--offset", offset, "--size", size]).output().unwrap()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = self.command(&["rack", "down", &self.name]).stdout(Stdio::null()).status();
     }
 }
 
@@ -124,17 +98,17 @@ fn refused(ended: &Output, why: &str) {
 #[test]
 fn root_what_one_brick_writes_another_reads_until_it_leaves() {
     let place = Place::new();
-    place.done(&["reserve", "--compute", "c1", "--memory", "64MiB", "--class", "tray", "--init", "pool"]);
+    place.0.done(&["reserve", "--compute", "c1", "--memory", "64MiB", "--class", "tray", "--init", "pool"]);
     refused(&place.read("c2", "0", "8"), "this brick has no part in 'pool'");
     assert!(place.write("c1", "4090", "from c1, across a page").status.success());
-    place.done(&["reserve", "--compute", "c2", "--join", "pool", "--class", "tray"]);
+    place.0.done(&["reserve", "--compute", "c2", "--join", "pool", "--class", "tray"]);
     assert_eq!(place.read("c2", "4090", "22").stdout, b"from c1, across a page");
     assert!(place.write("c2", "4095", "c2").status.success());
     assert_eq!(place.read("c1", "4090", "22").stdout, b"from c2, across a page");
 
     // Any program can have it as a file.
     let mount = |brick: &str| {
-        let at = place.directory.path().join(format!("at-{brick}"));
+        let at = place.0.path(&format!("at-{brick}"));
         Mount::start(place.shared(brick, &["mount", "pool"]), &at, 64 << 20)
     };
     let (one, two) = (mount("c1"), mount("c2"));
@@ -156,20 +130,20 @@ fn root_what_one_brick_writes_another_reads_until_it_leaves() {
     assert!(one.end().status.success());
 
     // Whoever began it may leave, and come back; the content stays as long as somebody has it.
-    place.done(&["release", "1"]);
+    place.0.done(&["release", "1"]);
     refused(&place.read("c1", "0", "8"), "this brick has no part in 'pool'");
     assert_eq!(place.read("c2", "4090", "7").stdout, b"from c2");
-    place.done(&["reserve", "--compute", "c1", "--join", "pool", "--class", "tray"]);
+    place.0.done(&["reserve", "--compute", "c1", "--join", "pool", "--class", "tray"]);
     assert_eq!(place.read("c1", "4090", "7").stdout, b"from c2");
 
     // A file that is still open when its brick leaves tells of errors, not of zeros.
     let there = two.open();
-    place.done(&["release", "2"]);
+    place.0.done(&["release", "2"]);
     let error = there.read_exact_at(&mut [0; 8], 4090).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{error}");
     drop(there);
     assert!(two.end().status.success());
-    place.done(&["release", "3"]);
+    place.0.done(&["release", "3"]);
     refused(&place.read("c1", "0", "8"), "this brick has no part in 'pool'");
 }
 

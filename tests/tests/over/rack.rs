@@ -2,20 +2,16 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::ops::Deref;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use guest_probe::{GuestFiles, ProbeClient};
-use rackmem_e2e::{Ended, Process, rackmem};
+use rackmem_e2e::{StandingRack, rackmem};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tempfile::TempDir;
-
-/// One command, a resize of a busy guest in translation included.
-const COMMAND: Duration = Duration::from_secs(180);
 
 /// A guest boots in three seconds where it has a processor for itself.
 const BOOT: Duration = Duration::from_secs(90);
@@ -43,68 +39,24 @@ cable = [
 ]
 "#;
 
-/// A rack that stands. Dropping it takes it down.
+/// That rack, standing, and the guest that its machines run.
 pub(crate) struct Rack {
-    directory: TempDir,
-    name: String,
+    standing: StandingRack,
     guest: GuestFiles,
+}
+
+impl Deref for Rack {
+    type Target = StandingRack;
+
+    fn deref(&self) -> &StandingRack {
+        &self.standing
+    }
 }
 
 impl Rack {
     pub(crate) fn up(name: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("rack.toml"), RACK).unwrap();
         let guest = GuestFiles::find().unwrap_or_else(|error| panic!("{error}"));
-        let rack = Self { directory, name: format!("o{}-{name}", std::process::id()), guest };
-        rack.start();
-        rack
-    }
-
-    /// Starts what does not run of it.
-    #[track_caller]
-    pub(crate) fn start(&self) {
-        let file = self.directory.path().join("rack.toml");
-        self.done(&["rack", "up", file.to_str().unwrap(), "--name", &self.name]);
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join("racks").join(&self.name).join(name)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(rackmem());
-        command
-            .args(arguments)
-            .env("RACKMEM_RACKS", self.directory.path().join("racks"))
-            .stdin(Stdio::null());
-        for variable in ["RACKMEM_CONTROLLER", "RACKMEM_AGENT"] {
-            command.env_remove(variable);
-        }
-        command
-    }
-
-    /// A command, running.
-    pub(crate) fn begin(&self, arguments: &[&str]) -> Process {
-        Process::start(&mut self.command(arguments), COMMAND)
-    }
-
-    #[track_caller]
-    pub(crate) fn done(&self, arguments: &[&str]) -> String {
-        self.begin(arguments).finish().expect_success(&arguments.join(" ")).stdout
-    }
-
-    /// It is refused in words that say `why`.
-    #[track_caller]
-    pub(crate) fn refused(&self, arguments: &[&str], why: &str) -> Ended {
-        let ended = self.begin(arguments).finish();
-        let told = ended.stderr.contains(why) && !ended.stderr.contains("panicked");
-        assert!(!ended.status.success() && told, "{arguments:?}: {ended:?}");
-        ended
-    }
-
-    #[track_caller]
-    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.done(&[arguments, &["--json"]].concat())).unwrap()
+        Self { standing: StandingRack::up(&format!("o{name}"), RACK), guest }
     }
 
     /// The command line that makes a machine from the test guest.
@@ -131,14 +83,8 @@ impl Rack {
     /// The program in a guest; waits until the guest has booted.
     #[track_caller]
     pub(crate) fn probe(&self, brick: &str, vm: &str) -> ProbeClient {
-        let socket = self.path("bricks").join(brick).join("agent/vms").join(vm).join("probe.sock");
+        let socket = self.state("bricks").join(brick).join("agent/vms").join(vm).join("probe.sock");
         ProbeClient::connect(&socket, BOOT).unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    #[track_caller]
-    pub(crate) fn circuits(&self) -> String {
-        let text = self.done(&["rack", "circuits", &self.name, "s1"]);
-        text.split(" (").next().unwrap().trim_start_matches("circuits: ").to_owned()
     }
 
     /// Types a line into a machine's console until that shows `answer`.
@@ -167,22 +113,16 @@ impl Rack {
 
     /// What an agent itself answers: 0 is that of c1, 1 that of c2.
     #[track_caller]
-    pub(crate) fn agent(&self, number: usize, path: &str) -> Value {
-        const ASK: &str = "import sys, urllib.request as r; token = open(sys.argv[2]).read().strip(); \
-            print(r.urlopen(r.Request(sys.argv[1], headers={'Authorization': 'Bearer ' + token})).read().decode())";
-        let (brick, token) = (["c1", "c2"][number], self.path("token"));
-        let url = format!("http://10.78.0.{}:7080/v1/{path}", number + 1);
-        let words =
-            ["rack", "exec", &self.name, brick, "--", "python3", "-c", ASK, &url, token.to_str().unwrap()];
-        serde_json::from_str(&self.done(&words)).unwrap()
+    pub(crate) fn asked(&self, number: usize, path: &str) -> Value {
+        self.agent(["c1", "c2"][number], &format!("10.78.0.{}", number + 1), path)
     }
 
     /// `rackmem vm` in a brick, asking its agent: 0 is that of c1, 1 that of c2.
     #[track_caller]
     pub(crate) fn on_agent(&self, number: usize, arguments: &[&str]) -> String {
-        let (brick, token, rackmem) = (["c1", "c2"][number], self.path("token"), rackmem());
+        let (brick, token, rackmem) = (["c1", "c2"][number], self.state("token"), rackmem());
         let address = format!("10.78.0.{}:7080", number + 1);
-        let exec = ["rack", "exec", &self.name, brick, "--", rackmem.to_str().unwrap(), "vm"];
+        let exec = ["rack", "exec", self.name(), brick, "--", rackmem.to_str().unwrap(), "vm"];
         let asked = ["--agent", &address, "--token-file", token.to_str().unwrap()];
         self.done(&[&exec[..], arguments, &asked].concat())
     }
@@ -210,7 +150,7 @@ impl Rack {
     }
 
     fn pids(&self, brick: &str) -> String {
-        let namespace = format!("{}:{brick}", self.name);
+        let namespace = format!("{}:{brick}", self.name());
         String::from_utf8(Command::new("ip").args(["netns", "pids", &namespace]).output().unwrap().stdout)
             .unwrap()
     }
@@ -218,7 +158,7 @@ impl Rack {
     /// The rack's controller, by force; returns when it is gone.
     #[track_caller]
     pub(crate) fn kill_controller(&self) {
-        let pids = Command::new("ip").args(["netns", "pids", &self.name]).output().unwrap().stdout;
+        let pids = Command::new("ip").args(["netns", "pids", self.name()]).output().unwrap().stdout;
         for pid in String::from_utf8(pids).unwrap().split_whitespace() {
             kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
             wait_until("it is gone", || fs::read_link(format!("/proc/{pid}/ns/net")).is_err());
@@ -233,8 +173,8 @@ impl Rack {
         assert_eq!(self.json(&["reservation", "list"]), nothing);
         assert_eq!(self.circuits(), "none");
         for (number, brick) in ["c1", "c2"].into_iter().enumerate() {
-            assert_eq!(self.agent(number, "vms"), nothing);
-            assert_eq!(self.agent(number, "attachments"), nothing);
+            assert_eq!(self.asked(number, "vms"), nothing);
+            assert_eq!(self.asked(number, "attachments"), nothing);
             // Beside the agent, the guest of a few instructions by which it finds out whether KVM works.
             let is_left = |line: &String| !line.contains(" agent ") && !line.contains("isa-debug-exit");
             // A pager ends by itself when its machine is gone.
@@ -243,14 +183,6 @@ impl Rack {
         for brick in self.json(&["brick", "list"]).as_array().unwrap() {
             assert_eq!(brick["used"], 0, "{brick}");
         }
-    }
-}
-
-impl Drop for Rack {
-    fn drop(&mut self) {
-        let mut down = self.command(&["rack", "down", &self.name]);
-        // It may not stand.
-        let _ = down.stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }
 

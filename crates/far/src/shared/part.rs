@@ -1,18 +1,10 @@
-//! Memory that several clients share: ranges of segments whose only copy is on the memory servers.
-//!
-//! Nothing is kept here. A read is answered by the server, and a write is over when the server has it; so what one client has
-//! written every other reads from then on, wherever it is. Pages are replaced as a whole: a write raises a page's version by one,
-//! and of two clients that replace the same version the server refuses one, who looks again. So a read or write that stays
-//! within a page of 4096 bytes is atomic, and of writes to different parts of a page none is undone by another. Several pages are
-//! read or written one after the other.
+//! One range of one segment: pages looked at, and replaced if nobody else has replaced them since.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rackmem_types::{PAGE_SIZE, PageData, PageHash, PageVersion, ServerAddress};
-use rackmem_wire::{
-    Answer, ErrorCode, OwnerToken, PAGES_PER_FRAME_MAX, PageStatus, Request, StoreStatus, WriteRecord,
-};
+use rackmem_wire::{Answer, ErrorCode, OwnerToken, PageStatus, Request, StoreStatus, WriteRecord};
 use zerocopy::little_endian::U64;
 
 use crate::config::{Credentials, GivenSegment, LOST_AFTER};
@@ -27,15 +19,13 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How often a damaged or mixed page is asked for again: whoever writes it all the time is let through in between.
 const DAMAGED_MAX: usize = 100;
 
-/// Memory that several clients share.
-pub struct SharedMemory {
-    parts: Vec<Part>,
-}
+/// Why what answers is no memory server.
+const GARBLED: &str = "it answers something that was not asked";
 
 /// A range of a segment.
-struct Part {
+pub(super) struct Part {
     /// Its bytes of the whole.
-    range: Range<u64>,
+    pub(super) range: Range<u64>,
     dialer: Dialer,
     given: GivenSegment,
     /// The server's life when it was reached first: in another one the content is gone.
@@ -46,69 +36,21 @@ struct Part {
 /// A page as the server has it; version 0 if it was never written.
 type Seen = (PageVersion, PageData);
 
-impl SharedMemory {
-    /// Reaches all parts, which follow one another, the first one first.
-    pub fn open(parts: &[GivenSegment], credentials: &Credentials) -> Result<Self, FarError> {
-        let mut end = 0;
-        let mut all = Vec::with_capacity(parts.len());
-        for given in parts {
-            let start = end;
-            end += given.pages.saturating_mul(PAGE_SIZE as u64);
-            let dialer = Dialer::new(given.server.clone(), credentials)?;
-            let mut part =
-                Part { range: start..end, dialer, given: given.clone(), epoch: None, session: None };
-            part.session()?;
-            all.push(part);
-        }
-        Ok(Self { parts: all })
-    }
-
-    /// Its size in bytes.
-    pub fn size(&self) -> u64 {
-        self.parts.last().map_or(0, |part| part.range.end)
-    }
-
-    /// Reads what is at `offset`; what was never written is zeros. How many bytes: fewer than asked for only at the end.
-    pub fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<usize, FarError> {
-        let mut done = 0;
-        while let Some((part, pages, within)) = self.next(offset + done as u64, into.len() - done) {
-            let seen = part.pages(pages)?;
-            let bytes = seen.iter().flat_map(|(_, data)| data).skip(within.start).take(within.len());
-            into[done..done + within.len()].iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-            done += within.len();
-        }
-        Ok(done)
-    }
-
-    /// Writes to `offset`. How many bytes: fewer than given only at the end.
-    ///
-    /// After [`FarError::Unsure`] it is open whether some of it was written.
-    pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<usize, FarError> {
-        let mut done = 0;
-        while let Some((part, pages, within)) = self.next(offset + done as u64, bytes.len() - done) {
-            part.write(pages, within.start, &bytes[done..done + within.len()])?;
-            done += within.len();
-        }
-        Ok(done)
-    }
-
-    /// What of `len` bytes at `offset` one request can be about: the part, its pages, and the bytes of these pages.
-    fn next(&mut self, offset: u64, len: usize) -> Option<(&mut Part, Range<u64>, Range<usize>)> {
-        let part = self.parts.iter_mut().find(|part| part.range.contains(&offset))?;
-        let page = PAGE_SIZE as u64;
-        let at = offset - part.range.start;
-        let first = at / page;
-        let start = (at % page) as usize;
-        let most = (PAGES_PER_FRAME_MAX * PAGE_SIZE - start)
-            .min(usize::try_from(part.range.end - offset).unwrap_or(usize::MAX));
-        let end = start + len.min(most);
-        (end > start).then(|| (part, first..first + end.div_ceil(PAGE_SIZE) as u64, start..end))
-    }
-}
-
 impl Part {
+    /// Reaches the segment `given`, of which a range is bytes `range` of the whole.
+    pub(super) fn open(
+        range: Range<u64>,
+        given: &GivenSegment,
+        credentials: &Credentials,
+    ) -> Result<Self, FarError> {
+        let dialer = Dialer::new(given.server.clone(), credentials)?;
+        let mut part = Self { range, dialer, given: given.clone(), epoch: None, session: None };
+        part.session()?;
+        Ok(part)
+    }
+
     /// Writes bytes that begin `start` bytes into the first of `pages`.
-    fn write(&mut self, pages: Range<u64>, start: usize, bytes: &[u8]) -> Result<(), FarError> {
+    pub(super) fn write(&mut self, pages: Range<u64>, start: usize, bytes: &[u8]) -> Result<(), FarError> {
         let mut left: Vec<u64> = pages.clone().collect();
         let mut damaged = 0;
         while !left.is_empty() {
@@ -163,11 +105,12 @@ impl Part {
         Ok(again)
     }
 
-    fn pages(&mut self, pages: Range<u64>) -> Result<Vec<Seen>, FarError> {
+    /// Pages as they are now.
+    pub(super) fn pages(&mut self, pages: Range<u64>) -> Result<Vec<Seen>, FarError> {
         self.look(&pages.collect::<Vec<_>>())
     }
 
-    /// Pages as they are now. A broken connection is made anew.
+    /// As [`Part::pages`]. A broken connection is made anew.
     fn look(&mut self, pages: &[u64]) -> Result<Vec<Seen>, FarError> {
         let deadline = Instant::now() + LOST_AFTER;
         let mut damaged = 0;
@@ -187,26 +130,25 @@ impl Part {
         let first = self.given.first;
         let wanted: Vec<U64> = pages.iter().map(|page| U64::new(first + page)).collect();
         let request = Request::Read { segment: self.given.segment, pages: &wanted };
-        let garbled = self.garbled();
         self.exchange(&request, |answer| {
             let Answer::Pages { records, data } = answer else { return Err(None) };
             let mut data = data.iter();
             let mut seen = Vec::with_capacity(records.len());
             for (record, wanted) in records.iter().zip(&wanted) {
                 let page = match record.status() {
-                    Some(PageStatus::Ok) => *data.next().ok_or(Some(garbled.clone()))?,
+                    Some(PageStatus::Ok) => *data.next().ok_or(Some(GARBLED))?,
                     Some(PageStatus::Missing) => [0; PAGE_SIZE],
-                    _ => return Err(Some(garbled.clone())),
+                    _ => return Err(Some(GARBLED)),
                 };
                 if record.page != *wanted {
-                    return Err(Some(garbled.clone()));
+                    return Err(Some(GARBLED));
                 }
                 if record.is_ok() && !fits(&page, record.checksum.get()) {
                     return Ok(None);
                 }
                 seen.push((record.version.get(), page));
             }
-            if seen.len() == wanted.len() { Ok(Some(seen)) } else { Err(Some(garbled)) }
+            if seen.len() == wanted.len() { Ok(Some(seen)) } else { Err(Some(GARBLED)) }
         })
     }
 
@@ -222,11 +164,10 @@ impl Part {
         let records: Vec<_> = pages.iter().map(record).collect();
         let data: Vec<_> = pages.iter().map(|(_, (_, data))| *data).collect();
         let request = Request::Write { segment: self.given.segment, records: &records, data: &data };
-        let garbled = self.garbled();
         self.exchange(&request, |answer| {
             let Answer::Stored(statuses) = answer else { return Err(None) };
             if statuses.len() != pages.len() {
-                return Err(Some(garbled));
+                return Err(Some(GARBLED));
             }
             let mut refused = Vec::new();
             for ((page, _), status) in pages.iter().zip(statuses) {
@@ -235,7 +176,7 @@ impl Part {
                     Some(status @ (StoreStatus::Stale | StoreStatus::Corrupt | StoreStatus::Full)) => {
                         refused.push((*page, status));
                     }
-                    _ => return Err(Some(garbled)),
+                    _ => return Err(Some(GARBLED)),
                 }
             }
             Ok(refused)
@@ -247,13 +188,15 @@ impl Part {
     fn exchange<T>(
         &mut self,
         request: &Request<'_>,
-        take: impl FnOnce(Answer<'_>) -> Result<T, Option<String>>,
+        take: impl FnOnce(Answer<'_>) -> Result<T, Option<&'static str>>,
     ) -> Result<T, FarError> {
         let (dialer, segment) = (self.dialer.clone(), self.given.segment);
         let session = self.session()?;
         let taken = session.call(request, Instant::now() + CONTROL_TIMEOUT, |answer| {
             take(answer).map_err(|reason| match reason {
-                Some(reason) => FarError::NotAServer { address: dialer.address.clone(), reason },
+                Some(reason) => {
+                    FarError::NotAServer { address: dialer.address.clone(), reason: reason.to_owned() }
+                }
                 None => refused(&dialer, segment, &answer),
             })
         });
@@ -295,10 +238,6 @@ impl Part {
 
     fn address(&self) -> ServerAddress {
         self.dialer.address.clone()
-    }
-
-    fn garbled(&self) -> String {
-        "it answers something that was not asked".to_owned()
     }
 
     fn damaged(&self) -> FarError {
