@@ -4,6 +4,7 @@
 //! connection is back everything unanswered is sent again in order of issue. Reads may be repeated; a repeated write
 //! carries a version and checksum that the server has already, which it accepts.
 
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +24,9 @@ use crate::stream::Stream;
 /// Pages that are asked for by one frame. An answer is taken apart when all of it is there, so that a server that prepares the
 /// second half of a window and a pager that installs the first work at the same time.
 const READ_PAGES: usize = 32;
+
+/// Frames that one system call sends at most.
+const FRAMES_AT_ONCE: usize = 16;
 
 /// Time for the first connection of a port.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -157,7 +161,8 @@ impl Link {
         &self.host
     }
 
-    pub(crate) fn read(&mut self, table: &Table, extent: usize, requests: &[ReadRequest], now: Instant) {
+    /// As the next two, for [`Link::pump`] to send.
+    pub(crate) fn read(&mut self, table: &Table, extent: usize, requests: &[ReadRequest]) {
         if matches!(self.state, State::Lost) {
             return self.late.extend(requests.iter().map(|request| (request.tag, request.slot, false)));
         }
@@ -171,16 +176,9 @@ impl Link {
                 self.issue_read(table, extent, pages, false);
             }
         }
-        self.pump(now);
     }
 
-    pub(crate) fn write(
-        &mut self,
-        table: &Table,
-        extent: usize,
-        requests: &[WriteRequest<'_>],
-        now: Instant,
-    ) {
+    pub(crate) fn write(&mut self, table: &Table, extent: usize, requests: &[WriteRequest<'_>]) {
         if matches!(self.state, State::Lost) {
             return self.late.extend(requests.iter().map(|request| (request.tag, request.slot, true)));
         }
@@ -196,17 +194,9 @@ impl Link {
                 self.issue_write(table, extent, batch.iter().copied(), false);
             }
         }
-        self.pump(now);
     }
 
-    pub(crate) fn discard(
-        &mut self,
-        table: &Table,
-        extent: usize,
-        slots: &[Slot],
-        up_to: PageVersion,
-        now: Instant,
-    ) {
+    pub(crate) fn discard(&mut self, table: &Table, extent: usize, slots: &[Slot], up_to: PageVersion) {
         let place = &table.extents[extent];
         let dropped = slots.iter().filter(|slot| place.note_discarded(**slot)).count();
         self.host().note_used(0, dropped);
@@ -229,7 +219,6 @@ impl Link {
             let frame = &mut self.flights.get_mut(index).frame;
             Request::Discard { segment: place.segment, up_to, ranges: &ranges }.encode(id, frame);
         }
-        self.pump(now);
     }
 
     /// Asks for pages of one extent, at most [`PAGES_PER_FRAME_MAX`]. `again`: they came damaged before.
@@ -357,18 +346,24 @@ impl Link {
     }
 
     /// Sends what waits, as far as the socket takes it.
-    fn pump(&mut self, now: Instant) {
+    pub(crate) fn pump(&mut self, now: Instant) {
         let State::Up(stream) = &mut self.state else { return };
         let in_flight_max = self.host.in_flight_max;
         let mut result = stream.flush();
-        while result.is_ok()
-            && let Some(&index) = self.flights.unsent.front()
-        {
-            if self.head_sent == 0 && self.flights.at_server >= in_flight_max {
+        while result.is_ok() {
+            // A frame whose head has gone has its place already.
+            let room = in_flight_max.saturating_sub(self.flights.at_server).max((self.head_sent > 0).into());
+            let mut frames = [IoSlice::new(&[]); FRAMES_AT_ONCE];
+            let mut count = 0;
+            for (&index, frame) in self.flights.unsent.iter().take(room).zip(&mut frames) {
+                let head = if count == 0 { self.head_sent } else { 0 };
+                *frame = IoSlice::new(&self.flights.get(index).frame[head..]);
+                count += 1;
+            }
+            if count == 0 {
                 break;
             }
-            let frame = &self.flights.get(index).frame;
-            match stream.send(&frame[self.head_sent..]) {
+            match stream.send(&frames[..count]) {
                 Ok(0) => {
                     self.blocked_since.get_or_insert(now);
                     self.check_at.get_or_insert(now + self.shared.config.lost_after);
@@ -378,13 +373,12 @@ impl Link {
                     self.blocked_since = None;
                     self.head_sent += sent;
                 }
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
+                Err(error) => result = Err(error),
             }
-            if self.head_sent == frame.len() {
-                self.head_sent = 0;
+            while let Some(&index) = self.flights.unsent.front()
+                && let Some(more) = self.head_sent.checked_sub(self.flights.get(index).frame.len())
+            {
+                self.head_sent = more;
                 self.flights.unsent.pop_front();
                 if self.flights.get(index).kind == Kind::Discard {
                     self.flights.finish(index);

@@ -63,27 +63,27 @@ impl Port {
     /// it, without blocking.
     pub fn read(&mut self, requests: &[ReadRequest]) {
         self.refresh();
-        let now = self.now();
         let table = &self.table;
         for run in requests.chunk_by(|a, b| table.rmc.entry(a.slot) == table.rmc.entry(b.slot)) {
             match table.entry(run[0].slot) {
-                Some(extent) => self.links[table.extents[extent].server].read(table, extent, run, now),
+                Some(extent) => self.links[table.extents[extent].server].read(table, extent, run),
                 None => self.nowhere.extend(run.iter().map(|request| (request.tag, request.slot, false))),
             }
         }
+        self.send();
     }
 
     /// Stores pages. Their data has been copied or sent when this returns.
     pub fn write(&mut self, pages: &[WriteRequest<'_>]) {
         self.refresh();
-        let now = self.now();
         let table = &self.table;
         for run in pages.chunk_by(|a, b| table.rmc.entry(a.slot) == table.rmc.entry(b.slot)) {
             match table.entry(run[0].slot) {
-                Some(extent) => self.links[table.extents[extent].server].write(table, extent, run, now),
+                Some(extent) => self.links[table.extents[extent].server].write(table, extent, run),
                 None => self.nowhere.extend(run.iter().map(|request| (request.tag, request.slot, true))),
             }
         }
+        self.send();
     }
 
     /// Forgets pages whose version is at most `up_to`; there is no answer. It is ordered with the other requests of this
@@ -92,12 +92,20 @@ impl Port {
     /// the fence between the two: give the newest version that was handed out *before* any of the slots was reused.
     pub fn discard(&mut self, slots: &[Slot], up_to: PageVersion) {
         self.refresh();
-        let now = self.now();
         let table = &self.table;
         for run in slots.chunk_by(|a, b| table.rmc.entry(*a) == table.rmc.entry(*b)) {
             if let Some(extent) = table.entry(run[0]) {
-                self.links[table.extents[extent].server].discard(table, extent, run, up_to, now);
+                self.links[table.extents[extent].server].discard(table, extent, run, up_to);
             }
+        }
+        self.send();
+    }
+
+    /// Sends what was asked for: frames for one server go together.
+    fn send(&mut self) {
+        let now = self.now();
+        for link in &mut self.links {
+            link.pump(now);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Question and answer on one connection, blocking with a deadline: for greetings and for whole segments, never for pages.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -72,7 +72,7 @@ impl Session {
     fn send(&mut self, deadline: Instant) -> io::Result<()> {
         let mut sent = 0;
         while sent < self.out.len() || self.stream.wants_write() {
-            sent += self.stream.send(&self.out[sent..])?;
+            sent += self.stream.send(&[IoSlice::new(&self.out[sent..])])?;
             if sent < self.out.len() || self.stream.wants_write() {
                 self.stream.wait(PollFlags::OUT, deadline)?;
             }

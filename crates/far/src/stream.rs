@@ -2,7 +2,7 @@
 //!
 //! It knows nothing of frames and never reconnects.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -46,7 +46,7 @@ impl Write for Socket<'_> {
         Ok(rustix::net::send(self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 
-    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         Ok(rustix::net::sendmsg(self.0, slices, &mut SendAncillaryBuffer::default(), flags)?)
     }
@@ -81,11 +81,13 @@ impl Stream {
         Ok(stream)
     }
 
-    /// Sends what the socket takes now; 0: nothing at this time.
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    /// Sends what the socket takes now of these slices, one after the other; 0: nothing at this time. With TLS it is part of the
+    /// first one at most.
+    pub(crate) fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.tls.is_none() {
-            return would_block_is(Socket(self.fd.as_fd()).write(bytes), 0);
+            return would_block_is(Socket(self.fd.as_fd()).write_vectored(slices), 0);
         }
+        let Some(bytes) = slices.first() else { return Ok(0) };
         self.flush()?;
         let mut taken = 0;
         // rustls takes 64 KiB at a time; what it cannot send stays with it and the next call takes less.

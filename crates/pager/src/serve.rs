@@ -42,6 +42,9 @@ pub(crate) struct Server<'a, P> {
     messages: Vec<Event>,
     faults: Vec<Event>,
     pub(crate) requests: Vec<ReadRequest>,
+    /// Pages that are to be asked for, and the faults for which, in a moment.
+    demanded: Vec<ReadRequest>,
+    followed: Vec<Fault>,
     /// Chunks that have not been looked through yet for what has to be moved, the next one last.
     pub(crate) sweep: Vec<(SpaceId, u64)>,
     installer: Installer,
@@ -63,6 +66,8 @@ impl<'a, P: Transfer> Server<'a, P> {
             messages: Vec::with_capacity(uffd::MESSAGES_MAX),
             faults: Vec::with_capacity(2 * uffd::MESSAGES_MAX),
             requests: Vec::with_capacity(WINDOW_PAGES_MAX as usize),
+            demanded: Vec::with_capacity(2 * uffd::MESSAGES_MAX),
+            followed: Vec::with_capacity(2 * uffd::MESSAGES_MAX),
             sweep: Vec::new(),
             installer: Installer::new(),
             children: Vec::new(),
@@ -120,6 +125,7 @@ impl<'a, P: Transfer> Server<'a, P> {
             }
         }
         self.faults = faults;
+        self.ask(&mut core);
         core
     }
 
@@ -133,6 +139,7 @@ impl<'a, P: Transfer> Server<'a, P> {
             core = self.answer(core, fault);
         }
         self.again = again;
+        self.ask(&mut core);
         core
     }
 
@@ -255,15 +262,28 @@ impl<'a, P: Transfer> Server<'a, P> {
 
     /// Asks for a far page, and for those that the thread will want next.
     fn fetch(&mut self, core: &mut Core, page: PageRef, fault: Fault) {
-        match self.request(core, page, Some(fault)) {
-            Some(request) => self.port.read(&[request]),
-            None => {
-                self.retries.push(fault);
-                return;
-            }
-        }
+        let Some(request) = self.request(core, page, Some(fault)) else {
+            self.retries.push(fault);
+            return;
+        };
+        self.demanded.push(request);
+        self.followed.push(fault);
         core.note(Happening::FaultFar { write: fault.write }, fault.space, fault.thread, fault.address);
-        self.read_ahead(core, fault);
+    }
+
+    /// Asks for the pages of all faults that were taken up together, at once: a request costs the CPU more than all else in a
+    /// fault. What their threads will want next comes behind them.
+    fn ask(&mut self, core: &mut Core) {
+        if self.demanded.is_empty() {
+            return;
+        }
+        self.port.read(&self.demanded);
+        self.demanded.clear();
+        let mut followed = std::mem::take(&mut self.followed);
+        for fault in followed.drain(..) {
+            self.read_ahead(core, fault);
+        }
+        self.followed = followed;
     }
 
     fn read_ahead(&mut self, core: &mut Core, fault: Fault) {
