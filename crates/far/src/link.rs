@@ -161,7 +161,7 @@ impl Link {
         &self.host
     }
 
-    /// As the next two, for [`Link::pump`] to send.
+    /// Prepares frames, as do the next two; [`Link::pump`] sends them.
     pub(crate) fn read(&mut self, table: &Table, extent: usize, requests: &[ReadRequest]) {
         if matches!(self.state, State::Lost) {
             return self.late.extend(requests.iter().map(|request| (request.tag, request.slot, false)));

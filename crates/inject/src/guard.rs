@@ -2,8 +2,9 @@
 //!
 //! The kernel lets a traced thread go when its tracer dies, wherever it is. So a call for us is made at an instruction behind
 //! which stands code that puts everything back ([`rackmem_uapi::resident::guard`]). The first such call gets us memory in the
-//! process, so that there is none for the code yet: it is written to where no instruction is and none is missed, the zeros
-//! that fill the last page of the vdso, or of other code. They are made zeros again when the thread goes on.
+//! process, so that there is none for the code yet: it is written into the zeros that fill the last page of the vdso, code of the
+//! kernel's that nobody else writes to. They are made zeros again when the thread goes on. A process without a vdso is
+//! entered without a guard.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,7 +18,7 @@ use crate::procfs;
 /// Zeros that are left alone before the guard: they may be the end of something.
 const MARGIN: usize = 256;
 
-/// How much of the end of a mapping is looked at.
+/// How much of its end is looked at.
 const TAIL: usize = 4096;
 
 /// The kernel's own numbers in `rax`, with which it restarts a call (`include/linux/errno.h`).
@@ -40,23 +41,21 @@ impl Guard {
     /// Writes one that will bring `state` back, for a thread of process `pid` that is stopped at `rip`. `None`: there is no room
     /// for it, or it may not be written.
     pub(crate) fn place(pid: u32, rip: u64, memory: &File, state: &GuardState) -> Option<Self> {
-        let mappings = procfs::executable_mappings(state.thread as u32).ok()?;
-        mappings.into_iter().find_map(|(start, end)| {
-            let tail = TAIL.min((end - start) as usize);
-            let begin = end - tail as u64;
-            let mut bytes = vec![0; tail];
-            memory.read_exact_at(&mut bytes, begin).ok()?;
-            let is_left = |at: usize, owner: u64| {
-                let range = begin + at as u64..begin + (at + guard().len()) as u64;
-                let is_there = |rip| range.contains(&rip);
-                if owner == state.thread { !is_there(rip) } else { has_left(pid, owner, is_there) }
-            };
-            let address = begin + room(&bytes, is_left)? as u64;
-            let mut code = guard().to_vec();
-            code[guard_code_bytes()..].copy_from_slice(&state.bytes());
-            memory.write_all_at(&code, address).ok()?;
-            Some(Self { address })
-        })
+        let (start, end) = procfs::executable_mappings(state.thread as u32).ok()?.0?;
+        let tail = TAIL.min((end - start) as usize);
+        let begin = end - tail as u64;
+        let mut bytes = vec![0; tail];
+        memory.read_exact_at(&mut bytes, begin).ok()?;
+        let is_left = |at: usize, owner: u64| {
+            let range = begin + at as u64..begin + (at + guard().len()) as u64;
+            let is_there = |rip| range.contains(&rip);
+            if owner == state.thread { !is_there(rip) } else { has_left(pid, owner, is_there) }
+        };
+        let address = begin + room(&bytes, is_left)? as u64;
+        let mut code = guard().to_vec();
+        code[guard_code_bytes()..].copy_from_slice(&state.bytes());
+        memory.write_all_at(&code, address).ok()?;
+        Some(Self { address })
     }
 
     /// Makes it zeros again. No thread may be there.
@@ -66,7 +65,7 @@ impl Guard {
     }
 }
 
-/// Where in the last bytes of a mapping a guard fits. Some may stand there, left by tracers that were killed, or by a fork: one
+/// Where in the last bytes of the vdso a guard fits. Some may stand there, left by tracers that were killed, or by a fork: one
 /// is written over if `is_left` says of the place and the thread that it was for that nobody will come by any more.
 fn room(tail: &[u8], is_left: impl Fn(usize, u64) -> bool) -> Option<usize> {
     let (len, code) = (guard().len(), &guard()[..guard_code_bytes()]);

@@ -85,24 +85,24 @@ pub fn process_status(pid: u32) -> io::Result<ProcessStatus> {
     })
 }
 
-/// Executable mappings as (start, end, name), the vdso first: its code never changes.
-pub(crate) fn executable_mappings(pid: u32) -> io::Result<Vec<(u64, u64)>> {
+/// A process's executable code as (start, end): the vdso, which the kernel maps into every process, and everything else.
+pub(crate) fn executable_mappings(pid: u32) -> io::Result<(Option<(u64, u64)>, Vec<(u64, u64)>)> {
     let text = fs::read_to_string(format!("/proc/{pid}/maps"))?;
-    let mut found: Vec<(bool, u64, u64)> = text
-        .lines()
-        .filter(|line| {
-            line.split(' ').nth(1).is_some_and(|flags| flags.starts_with("r-x"))
-                && !line.ends_with("[vsyscall]")
-        })
-        .filter_map(|line| {
-            let (start, end) = line.split(' ').next()?.split_once('-')?;
-            let start = u64::from_str_radix(start, 16).ok()?;
-            let end = u64::from_str_radix(end, 16).ok()?;
-            Some((!line.ends_with("[vdso]"), start, end))
-        })
-        .collect();
-    found.sort_unstable();
-    Ok(found.into_iter().map(|(_, start, end)| (start, end)).collect())
+    let (mut vdso, mut others) = (None, Vec::new());
+    for line in text.lines() {
+        let is_code = line.split(' ').nth(1).is_some_and(|flags| flags.starts_with("r-x"));
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        let address = |text| u64::from_str_radix(text, 16).ok();
+        let Some(range) = range.and_then(|(start, end)| Some((address(start)?, address(end)?))) else {
+            continue;
+        };
+        if is_code && line.ends_with("[vdso]") {
+            vdso = Some(range);
+        } else if is_code && !line.ends_with("[vsyscall]") {
+            others.push(range);
+        }
+    }
+    Ok((vdso, others))
 }
 
 /// The threads of a process, the main thread first.

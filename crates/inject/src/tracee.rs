@@ -294,9 +294,9 @@ impl Tracee {
     }
 
     fn find_syscall(&self) -> Result<u64, InjectError> {
-        let mappings =
+        let (vdso, others) =
             procfs::executable_mappings(self.thread()).map_err(|_| InjectError::Gone(self.process))?;
-        for (start, end) in mappings {
+        for (start, end) in vdso.into_iter().chain(others) {
             let mut code = vec![0; (end - start) as usize];
             let Ok(len) = self.memory.read_at(&mut code, start) else { continue };
             if let Some(at) = code[..len].windows(2).position(|bytes| bytes == [0x0f, 0x05]) {
