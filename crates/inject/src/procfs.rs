@@ -85,8 +85,11 @@ pub fn process_status(pid: u32) -> io::Result<ProcessStatus> {
     })
 }
 
-/// A process's executable code as (start, end): the vdso, which the kernel maps into every process, and everything else.
-pub(crate) fn executable_mappings(pid: u32) -> io::Result<(Option<(u64, u64)>, Vec<(u64, u64)>)> {
+/// Start and end of a mapping.
+type Span = (u64, u64);
+
+/// A process's executable code: the vdso, which the kernel maps into every process, and everything else.
+pub(crate) fn executable_mappings(pid: u32) -> io::Result<(Option<Span>, Vec<Span>)> {
     let text = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let (mut vdso, mut others) = (None, Vec::new());
     for line in text.lines() {
