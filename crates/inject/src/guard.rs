@@ -3,32 +3,23 @@
 //! The kernel lets a traced thread go when its tracer dies, wherever it is. So a call for us is made at an instruction behind
 //! which stands code that puts everything back ([`rackmem_uapi::resident::guard`]). The first such call gets us memory in the
 //! process, so that there is none for the code yet: it is written into the zeros that fill the last page of the vdso, code of the
-//! kernel's that nobody else writes to. They are made zeros again when the thread goes on. A process without a vdso is
-//! entered without a guard.
+//! kernel's that nobody else writes to. They are made zeros again when the thread goes on. A process without a
+//! vdso, or without room there, is entered without a guard.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use nix::libc::{self, user_regs_struct};
+use nix::libc::user_regs_struct;
 use rackmem_uapi::resident::{GuardState, guard, guard_code_bytes};
 
-use crate::procfs;
+use crate::{procfs, restart};
 
 /// Zeros that are left alone before the guard: they may be the end of something.
 const MARGIN: usize = 256;
 
-/// How much of its end is looked at.
+/// How much of the vdso's end is looked at.
 const TAIL: usize = 4096;
-
-/// The kernel's own numbers in `rax`, with which it restarts a call (`include/linux/errno.h`).
-const ERESTARTSYS: i64 = -512;
-const ERESTARTNOINTR: i64 = -513;
-const ERESTARTNOHAND: i64 = -514;
-const ERESTART_RESTARTBLOCK: i64 = -516;
-
-/// Bytes of a `syscall` instruction.
-const SYSCALL_BYTES: u64 = 2;
 
 /// A guard in a process.
 #[derive(Clone, Copy, Debug)]
@@ -82,21 +73,9 @@ fn room(tail: &[u8], is_left: impl Fn(usize, u64) -> bool) -> Option<usize> {
     tail[from..at + len].iter().all(|&byte| byte == 0).then_some(at)
 }
 
-/// What a thread that was stopped with these registers and this mask goes back to without the kernel's help: where that would
-/// have restarted a call, the call is made once more.
+/// What a thread that was stopped with these registers and this mask goes back to without the kernel's help.
 pub(crate) fn state(thread: u32, registers: &user_regs_struct, mask: u64) -> GuardState {
-    let mut back = *registers;
-    if registers.orig_rax as i64 >= 0 {
-        let again = match registers.rax as i64 {
-            ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND => Some(registers.orig_rax),
-            ERESTART_RESTARTBLOCK => Some(libc::SYS_restart_syscall as u64),
-            _ => None,
-        };
-        if let Some(number) = again {
-            back.rax = number;
-            back.rip -= SYSCALL_BYTES;
-        }
-    }
+    let back = restart::without_kernel(*registers);
     GuardState {
         rflags: back.eflags,
         rsp: back.rsp,
@@ -150,19 +129,5 @@ mod tests {
         tail[second - 1] = 1;
         assert_eq!(room(&tail, SOMEBODY), None, "something ends there");
         assert_eq!(room(&tail, NOBODY), Some(first));
-    }
-
-    #[test]
-    fn a_call_that_the_kernel_would_restart_is_made_again() {
-        let registers =
-            |orig_rax, rax| user_regs_struct { orig_rax, rax, rip: 1002, ..crate::restart::no_registers() };
-        let back = |orig_rax: i64, rax: i64| {
-            let state = state(1, &registers(orig_rax as u64, rax as u64), 0);
-            (state.general[0] as i64, state.rip)
-        };
-        assert_eq!(back(libc::SYS_read, ERESTARTSYS), (libc::SYS_read, 1000));
-        assert_eq!(back(libc::SYS_nanosleep, ERESTART_RESTARTBLOCK), (libc::SYS_restart_syscall, 1000));
-        assert_eq!(back(libc::SYS_read, 5), (5, 1002));
-        assert_eq!(back(-1, ERESTARTSYS), (ERESTARTSYS, 1002), "not in a call");
     }
 }

@@ -8,8 +8,14 @@
 
 use nix::libc::user_regs_struct;
 
-/// "Restart unless a handler runs", `include/linux/errno.h` of the kernel.
+/// The kernel's own error numbers, by which it knows in what way to restart a call (`include/linux/errno.h`).
+const ERESTARTSYS: i64 = 512;
+const ERESTARTNOINTR: i64 = 513;
 const ERESTARTNOHAND: i64 = 514;
+const ERESTART_RESTARTBLOCK: i64 = 516;
+
+/// Bytes of a `syscall` instruction.
+const SYSCALL_BYTES: u64 = 2;
 
 /// `asm/unistd_64.h`.
 const IO_PGETEVENTS: i64 = 333;
@@ -39,6 +45,19 @@ pub(crate) fn resumed(registers: user_regs_struct, again: Again) -> user_regs_st
         }
         _ => registers,
     }
+}
+
+/// The registers with which it goes on where the kernel does not restart anything: the call is made once more by the thread itself.
+pub(crate) fn without_kernel(registers: user_regs_struct) -> user_regs_struct {
+    if (registers.orig_rax as i64) < 0 {
+        return registers;
+    }
+    let number = match (registers.rax as i64).wrapping_neg() {
+        ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND => registers.orig_rax,
+        ERESTART_RESTARTBLOCK => libc::SYS_restart_syscall as u64,
+        _ => return registers,
+    };
+    user_regs_struct { rax: number, rip: registers.rip - SYSCALL_BYTES, ..registers }
 }
 
 /// Whether a stop makes call `number` give `EINTR`, so that another thread is better stopped.
@@ -84,40 +103,6 @@ fn wait_of(registers: &user_regs_struct) -> Option<Wait> {
     }
 }
 
-/// All zero, for tests.
-#[cfg(test)]
-pub(crate) fn no_registers() -> user_regs_struct {
-    user_regs_struct {
-        r15: 0,
-        r14: 0,
-        r13: 0,
-        r12: 0,
-        rbp: 0,
-        rbx: 0,
-        r11: 0,
-        r10: 0,
-        r9: 0,
-        r8: 0,
-        rax: 0,
-        rcx: 0,
-        rdx: 0,
-        rsi: 0,
-        rdi: 0,
-        orig_rax: 0,
-        rip: 0,
-        cs: 0,
-        eflags: 0,
-        rsp: 0,
-        ss: 0,
-        fs_base: 0,
-        gs_base: 0,
-        ds: 0,
-        es: 0,
-        fs: 0,
-        gs: 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +110,38 @@ mod tests {
     fn after(number: i64, result: i64, r10: i64) -> user_regs_struct {
         let [rax, orig_rax, r10] = [result, number, r10].map(|value| value as u64);
         user_regs_struct { rax, orig_rax, r10, ..no_registers() }
+    }
+
+    fn no_registers() -> user_regs_struct {
+        user_regs_struct {
+            r15: 0,
+            r14: 0,
+            r13: 0,
+            r12: 0,
+            rbp: 0,
+            rbx: 0,
+            r11: 0,
+            r10: 0,
+            r9: 0,
+            r8: 0,
+            rax: 0,
+            rcx: 0,
+            rdx: 0,
+            rsi: 0,
+            rdi: 0,
+            orig_rax: 0,
+            rip: 0,
+            cs: 0,
+            eflags: 0,
+            rsp: 0,
+            ss: 0,
+            fs_base: 0,
+            gs_base: 0,
+            ds: 0,
+            es: 0,
+            fs: 0,
+            gs: 0,
+        }
     }
 
     fn result(number: i64, result: i64, r10: i64, again: Again) -> i64 {
@@ -154,5 +171,17 @@ mod tests {
         // A close or a connect that was interrupted has done something.
         assert_eq!(result(libc::SYS_close, EINTR, 0, Again::All), EINTR);
         assert_eq!(result(libc::SYS_connect, EINTR, 0, Again::All), EINTR);
+    }
+
+    #[test]
+    fn what_the_kernel_would_restart_is_made_again_by_hand() {
+        let back = |number: i64, result: i64| {
+            let back = without_kernel(user_regs_struct { rip: 1002, ..after(number, result, 0) });
+            (back.rax as i64, back.rip)
+        };
+        assert_eq!(back(libc::SYS_read, -ERESTARTSYS), (libc::SYS_read, 1000));
+        assert_eq!(back(libc::SYS_nanosleep, -ERESTART_RESTARTBLOCK), (libc::SYS_restart_syscall, 1000));
+        assert_eq!(back(libc::SYS_read, 5), (5, 1002));
+        assert_eq!(back(-1, -ERESTARTSYS), (-ERESTARTSYS, 1002), "not in a call");
     }
 }
