@@ -5,38 +5,36 @@ use rackmem_rack::{LatencyClass, Power, Request, Role};
 use rackmem_types::Bytes;
 
 use super::lab::Lab;
-use super::support::classes::{CLASSES, Mean, off};
+use super::support::classes::{CLASSES, Class, RUNS, mean, off};
 use super::support::exact::cheapest;
 use super::support::{Dice, Layout, establish, name, powered};
 use crate::engine::figure::{Bar, Figure};
 use crate::engine::samples::Samples;
 
-const SEEDS: u64 = 300;
 const POINTS_MAX: f64 = 3.0;
 
 /// Small racks that are held against the optimum.
 const RACKS: u64 = 20_000;
 
 const POINTS: &str = "power/points above the optimum";
+const OFF: &str = "memory off %";
+const ABOVE: &str = "bricks on above the least";
+
+fn sample(class: &Class, what: &str) -> String {
+    format!("power/{}/{what}", class.name)
+}
 
 /// One round. The dice are the same in each: so is what comes out.
 pub(crate) fn run(lab: &Lab, samples: &mut Samples) -> Result<()> {
     for class in CLASSES {
-        let (mut memory, mut compute, mut above) = (Vec::new(), Vec::new(), 0);
-        for seed in 0..lab.scaled(SEEDS) {
-            let outcome = class.place(seed);
-            let wrong = outcome.rack.audit();
+        let runs: Vec<_> = RUNS.map(|seed| class.place(seed)).collect();
+        for run in &runs {
+            let wrong = run.rack.audit();
             ensure!(wrong.is_empty(), "invariants do not hold: {}", wrong.join("; "));
-            memory.push(off(&outcome.rack, Role::Memory));
-            compute.push(off(&outcome.rack, Role::Compute));
-            above += outcome.on - outcome.least;
         }
-        let of = |what| format!("power/{}/{what}", class.name);
-        let mean = Mean::of(&memory);
-        samples.add(of("memory off %"), mean.value);
-        samples.add(of("memory off, uncertain by"), mean.uncertainty);
-        samples.add(of("compute off %"), Mean::of(&compute).value);
-        samples.add(of("bricks on above the least"), above as f64);
+        samples.add(sample(&class, OFF), mean(runs.iter().map(|run| off(&run.rack, Role::Memory))));
+        let above: u64 = runs.iter().map(|run| run.on - run.least).sum();
+        samples.add(sample(&class, ABOVE), above as f64);
     }
     samples.add(POINTS, points(&mut Dice(1), lab.scaled(RACKS)));
     Ok(())
@@ -70,20 +68,15 @@ fn points(dice: &mut Dice, racks: u64) -> f64 {
 
 /// The rows of this experiment.
 pub(crate) fn figures(samples: &Samples) -> Vec<Figure> {
-    let share = |class: &super::support::classes::Class| {
-        let of = |what| samples.median(&format!("power/{}/{what}", class.name));
-        let measured = of("memory off %");
-        let detail = match (of("bricks on above the least"), of("memory off, uncertain by")) {
-            (Some(0.0), Some(by)) => {
-                format!("no placement could do with less; the two means are certain to {by:.1}")
-            }
-            (Some(above), Some(by)) => {
-                format!("{above:.0} bricks above the least; the two means are certain to {by:.1}")
-            }
-            _ => String::new(),
+    let share = |class: &Class| {
+        let detail = match samples.median(&sample(class, ABOVE)) {
+            Some(0.0) => "no placement could do with less".to_owned(),
+            Some(above) => format!("{above:.0} bricks above the least"),
+            None => String::new(),
         };
-        let bar = Some((Bar::AtLeast, class.memory_off));
-        Figure { name: format!("memory bricks off, class {}", class.name), unit: "%", measured, bar, detail }
+        let name = format!("memory bricks off, class {}", class.name);
+        let measured = samples.median(&sample(class, OFF));
+        Figure { name, unit: "%", measured, bar: Some((Bar::AtLeast, class.memory_off)), detail }
     };
     let mut figures: Vec<Figure> = CLASSES.iter().map(share).collect();
     figures.push(Figure {

@@ -5,6 +5,7 @@
 
 pub(crate) mod classes;
 pub(crate) mod exact;
+pub(crate) mod python;
 
 use rackmem_rack::{
     BrickSpec, CableSpec, Event, Name, Offer, Place, Plan, PortRef, Power, Rack, Request, ReservationId,
