@@ -26,15 +26,20 @@ pub(crate) struct Class {
     pub(crate) more: f64,
 }
 
-#[rustfmt::skip]
+/// The prototype's table: cores, GiB, machines, compute off, memory off, more.
 pub(crate) const CLASSES: [Class; 6] = [
-    Class { name: "Random", cores: (1, 32), gib: (1, 32), machines: 100.0, compute_off: 13.8, memory_off: 18.9, more: 14.9 },
-    Class { name: "HighRAM", cores: (1, 8), gib: (24, 32), machines: 64.0, compute_off: 85.2, memory_off: 11.7, more: 13.7 },
-    Class { name: "HighCPU", cores: (24, 32), gib: (1, 8), machines: 64.0, compute_off: 0.0, memory_off: 85.3, more: 0.0 },
-    Class { name: "HalfHalf", cores: (16, 16), gib: (16, 16), machines: 128.0, compute_off: 0.0, memory_off: 0.0, more: 0.0 },
-    Class { name: "MoreRAM", cores: (1, 6), gib: (17, 32), machines: 64.0, compute_off: 88.3, memory_off: 22.7, more: 30.1 },
-    Class { name: "MoreCPU", cores: (17, 32), gib: (1, 16), machines: 64.0, compute_off: 0.0, memory_off: 72.9, more: 0.0 },
+    class("Random", (1, 32), (1, 32), [100.0, 13.8, 18.9, 14.9]),
+    class("HighRAM", (1, 8), (24, 32), [64.0, 85.2, 11.7, 13.7]),
+    class("HighCPU", (24, 32), (1, 8), [64.0, 0.0, 85.3, 0.0]),
+    class("HalfHalf", (16, 16), (16, 16), [128.0, 0.0, 0.0, 0.0]),
+    class("MoreRAM", (1, 6), (17, 32), [64.0, 88.3, 22.7, 30.1]),
+    class("MoreCPU", (17, 32), (1, 16), [64.0, 0.0, 72.9, 0.0]),
 ];
+
+const fn class(name: &'static str, cores: (u32, u32), gib: (u32, u32), printed: [f64; 4]) -> Class {
+    let [machines, compute_off, memory_off, more] = printed;
+    Class { name, cores, gib, machines, compute_off, memory_off, more }
+}
 
 /// How a rack of bricks took what the conventional servers took, and more.
 pub(crate) struct Outcome {
