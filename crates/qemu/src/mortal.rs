@@ -1,20 +1,27 @@
 //! Programs that must not outlive the process that asks them something, however it ends: the kernel kills them with it.
 //!
-//! `setpriv` arranges that and becomes the program, so that the process is the program itself. Machines are started otherwise:
-//! they are meant to live on.
+//! `setpriv` arranges that for itself and for what it becomes. Whoever asked may have ended before that, and then no signal comes any
+//! more: so a shell looks whose child it is before it becomes the program. The process is the program itself in the end. Machines are
+//! started otherwise: they are meant to live on.
 
 use std::env;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process;
 
 use tokio::process::Command;
 
 /// A command that runs `program`.
 pub(crate) fn command(program: &Path) -> io::Result<Command> {
+    child_of(process::id(), program)
+}
+
+fn child_of(parent: u32, program: &Path) -> io::Result<Command> {
     let mut command = Command::new("setpriv");
-    // If there is no such program, `setpriv` would say it only in words.
-    command.args(["--pdeathsig", "KILL"]).arg(find(program)?);
+    command.args(["--pdeathsig", "KILL", "sh", "-c", r#"test "$PPID" = "$0" && exec "$@""#]);
+    // If there is no such program, the shell would say it only in words.
+    command.arg(parent.to_string()).arg(find(program)?);
     Ok(command)
 }
 
@@ -60,5 +67,13 @@ mod tests {
         let said =
             command(Path::new("sh")).unwrap().args(["-c", "cat /proc/$$/comm"]).output().await.unwrap();
         assert_eq!(said.stdout, b"sh\n");
+    }
+
+    #[tokio::test]
+    async fn a_program_is_not_started_for_a_process_that_is_gone() {
+        let mut gone = process::Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        let said = child_of(gone.id(), Path::new("echo")).unwrap().arg("alive").output().await.unwrap();
+        assert_eq!((said.status.success(), said.stdout), (false, Vec::new()));
     }
 }
