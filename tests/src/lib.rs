@@ -5,6 +5,7 @@
 //! where one is missing. It ends only processes that it started, and all of them.
 
 mod case;
+mod client;
 mod machine;
 mod process;
 mod programs;
@@ -13,6 +14,7 @@ mod redis;
 mod standing;
 
 pub use case::Case;
+pub use client::Client;
 pub use machine::{anonymous_kib as target_anonymous_kib, has_ended};
 pub use process::{Ended, Process};
 pub use programs::{c_program, go_program, java_program, python_program, required};

@@ -1,31 +1,40 @@
 //! A rack in namespaces that stands for one test, and what its user says to it.
 
-use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::{Ended, Process, rackmem};
+use crate::machine::{self, has_ended};
+use crate::{Client, Process, rackmem};
 
-/// One command, a resize of a busy guest in translation included.
-const COMMAND: Duration = Duration::from_secs(180);
+/// A request to an agent.
+const REQUEST: Duration = Duration::from_secs(60);
 
 /// A rack of this test's own. Taken down when this is dropped, unless that was done before.
 pub struct StandingRack {
-    directory: TempDir,
+    client: Client,
     name: String,
+}
+
+impl Deref for StandingRack {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
 }
 
 impl StandingRack {
     /// Stands up the rack that the file `source` describes. `name` is short: network devices bear it.
     #[track_caller]
     pub fn up(name: &str, source: &str) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        fs::write(directory.path().join("rack.toml"), source).expect("it can be written to");
-        let rack = Self { directory, name: format!("{name}-{}", std::process::id()) };
+        let rack = Self { client: Client::new(), name: format!("{name}-{}", std::process::id()) };
+        rack.write("rack.toml", source);
         rack.start();
         rack
     }
@@ -33,8 +42,7 @@ impl StandingRack {
     /// Starts what does not run of it; gives what is said.
     #[track_caller]
     pub fn start(&self) -> String {
-        let file = self.path("rack.toml");
-        self.done(&["rack", "up", &file.to_string_lossy(), "--name", &self.name])
+        self.done(&format!("rack up rack.toml --name {}", self.name))
     }
 
     /// The rack's name, which is that of its controller's namespace.
@@ -42,64 +50,30 @@ impl StandingRack {
         &self.name
     }
 
-    /// A file of the test's own.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
     /// A file of the rack's.
     pub fn state(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path("racks").join(&self.name).join(name)
     }
 
-    /// `rackmem` with these arguments, for this rack.
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(rackmem());
-        command.args(arguments).env("RACKMEM_RACKS", self.path("racks")).stdin(Stdio::null());
-        for variable in ["RACKMEM_CONTROLLER", "RACKMEM_AGENT"] {
-            command.env_remove(variable);
-        }
-        command
-    }
-
     /// A program in a brick, to be given its arguments.
     pub fn exec(&self, brick: &str, program: impl AsRef<Path>) -> Command {
-        let mut command = self.command(&["rack", "exec", &self.name, brick, "--"]);
+        let mut command = self.command(["rack", "exec", &self.name, brick, "--"]);
         command.arg(program.as_ref());
         command
     }
 
-    /// A command, running.
-    pub fn begin(&self, arguments: &[&str]) -> Process {
-        Process::start(&mut self.command(arguments), COMMAND)
-    }
-
-    /// What a command says that has to succeed.
+    /// `rackmem` in a brick, as somebody who may do everything there.
     #[track_caller]
-    pub fn done(&self, arguments: &[&str]) -> String {
-        self.begin(arguments).finish().expect_success(&arguments.join(" ")).stdout
-    }
-
-    /// The same, as JSON.
-    #[track_caller]
-    pub fn json(&self, arguments: &[&str]) -> Value {
-        let text = self.done(&[arguments, &["--json"]].concat());
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error} in {text}"))
-    }
-
-    /// It is refused in words that say `why`.
-    #[track_caller]
-    pub fn refused(&self, arguments: &[&str], why: &str) -> Ended {
-        let ended = self.begin(arguments).finish();
-        let told = ended.stderr.contains(why) && !ended.stderr.contains("panicked");
-        assert!(!ended.status.success() && told, "{arguments:?}: {ended:?}");
-        ended
+    pub fn on_brick(&self, brick: &str, line: &str) -> String {
+        let mut command = self.exec(brick, rackmem());
+        command.args(line.split_whitespace()).arg("--token-file").arg(self.state("token"));
+        Process::start(&mut command, REQUEST).finish().expect_success(line).stdout
     }
 
     /// The circuits of its switch `s1`, as `rack circuits` shows them.
     #[track_caller]
     pub fn circuits(&self) -> String {
-        let text = self.done(&["rack", "circuits", &self.name, "s1"]);
+        let text = self.done(&format!("rack circuits {} s1", self.name));
         text.split(" (").next().unwrap_or_default().trim_start_matches("circuits: ").to_owned()
     }
 
@@ -111,15 +85,50 @@ impl StandingRack {
             print(r.urlopen(r.Request(sys.argv[1], headers={'Authorization': 'Bearer ' + token})).read().decode())";
         let mut command = self.exec(brick, "python3");
         command.args(["-c", ASK, &format!("http://{address}:7080/v1/{path}")]).arg(self.state("token"));
-        let text = Process::start(&mut command, COMMAND).finish().expect_success(path).stdout;
+        let text = Process::start(&mut command, REQUEST).finish().expect_success(path).stdout;
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error} in {text}"))
+    }
+
+    /// What runs in a brick.
+    #[track_caller]
+    pub fn pids(&self, brick: &str) -> Vec<u32> {
+        pids(&format!("{}:{brick}", self.name))
+    }
+
+    /// Ends what runs in a brick, by force; returns when it is gone.
+    #[track_caller]
+    pub fn kill_brick(&self, brick: &str) {
+        kill(&self.pids(brick));
+    }
+
+    /// Ends the rack's controller, by force; returns when it is gone.
+    #[track_caller]
+    pub fn kill_controller(&self) {
+        kill(&pids(&self.name));
     }
 }
 
 impl Drop for StandingRack {
     fn drop(&mut self) {
-        let mut down = self.command(&["rack", "down", &self.name]);
+        let mut down = self.command(["rack", "down", &self.name]);
         // It may not stand.
         let _ = down.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
+
+#[track_caller]
+fn pids(namespace: &str) -> Vec<u32> {
+    let listed = Command::new("ip").args(["netns", "pids", namespace]).output();
+    let text = listed.unwrap_or_else(|error| panic!("ip: {error}")).stdout;
+    String::from_utf8_lossy(&text).split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn kill(pids: &[u32]) {
+    for pid in pids {
+        // What the program had started ends with it, and may be gone before its turn comes.
+        machine::signal(*pid, Signal::KILL);
+        while !has_ended(*pid) {
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 }

@@ -98,10 +98,10 @@ fn refused(ended: &Output, why: &str) {
 #[test]
 fn root_what_one_brick_writes_another_reads_until_it_leaves() {
     let place = Place::new();
-    place.0.done(&["reserve", "--compute", "c1", "--memory", "64MiB", "--class", "tray", "--init", "pool"]);
+    place.0.done("reserve --compute c1 --memory 64MiB --class tray --init pool");
     refused(&place.read("c2", "0", "8"), "this brick has no part in 'pool'");
     assert!(place.write("c1", "4090", "from c1, across a page").status.success());
-    place.0.done(&["reserve", "--compute", "c2", "--join", "pool", "--class", "tray"]);
+    place.0.done("reserve --compute c2 --join pool --class tray");
     assert_eq!(place.read("c2", "4090", "22").stdout, b"from c1, across a page");
     assert!(place.write("c2", "4095", "c2").status.success());
     assert_eq!(place.read("c1", "4090", "22").stdout, b"from c2, across a page");
@@ -130,20 +130,20 @@ fn root_what_one_brick_writes_another_reads_until_it_leaves() {
     assert!(one.end().status.success());
 
     // Whoever began it may leave, and come back; the content stays as long as somebody has it.
-    place.0.done(&["release", "1"]);
+    place.0.done("release 1");
     refused(&place.read("c1", "0", "8"), "this brick has no part in 'pool'");
     assert_eq!(place.read("c2", "4090", "7").stdout, b"from c2");
-    place.0.done(&["reserve", "--compute", "c1", "--join", "pool", "--class", "tray"]);
+    place.0.done("reserve --compute c1 --join pool --class tray");
     assert_eq!(place.read("c1", "4090", "7").stdout, b"from c2");
 
     // A file that is still open when its brick leaves tells of errors, not of zeros.
     let there = two.open();
-    place.0.done(&["release", "2"]);
+    place.0.done("release 2");
     let error = there.read_exact_at(&mut [0; 8], 4090).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{error}");
     drop(there);
     assert!(two.end().status.success());
-    place.0.done(&["release", "3"]);
+    place.0.done("release 3");
     refused(&place.read("c1", "0", "8"), "this brick has no part in 'pool'");
 }
 

@@ -3,15 +3,17 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::ops::Deref;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use guest_probe::{GuestFiles, ProbeClient};
-use rackmem_e2e::{StandingRack, rackmem};
-use rustix::process::{Pid, Signal, kill_process};
+use rackmem_e2e::{Process, StandingRack};
 use serde_json::Value;
+
+/// A machine is made within this time.
+const CREATE: Duration = Duration::from_secs(180);
 
 /// A guest boots in three seconds where it has a processor for itself.
 const BOOT: Duration = Duration::from_secs(90);
@@ -59,25 +61,23 @@ impl Rack {
         Self { standing: StandingRack::up(&format!("o{name}"), RACK), guest }
     }
 
-    /// The command line that makes a machine from the test guest.
-    pub(crate) fn create_line(&self, name: &str, options: &[&str]) -> Vec<String> {
-        let (kernel, initrd) =
-            (self.guest.kernel.display().to_string(), self.guest.initrd.display().to_string());
-        let words = GuestFiles::KERNEL_ARGUMENTS;
-        let fixed = ["vm", "create", name, "--kernel", &kernel, "--initrd", &initrd, "--append", words];
-        fixed.iter().chain(options).map(|word| (*word).to_owned()).collect()
+    /// The making of a machine from the test guest, under way.
+    #[track_caller]
+    pub(crate) fn creating(&self, name: &str, options: &str) -> Process {
+        let mut command = self.command(["vm", "create", name, "--append", GuestFiles::KERNEL_ARGUMENTS]);
+        command.arg("--kernel").arg(&self.guest.kernel).arg("--initrd").arg(&self.guest.initrd);
+        Process::start(command.args(options.split_whitespace()), CREATE)
     }
 
     #[track_caller]
-    pub(crate) fn create(&self, name: &str, options: &[&str]) -> String {
-        let line = self.create_line(name, options);
-        self.done(&line.iter().map(String::as_str).collect::<Vec<_>>())
+    pub(crate) fn create(&self, name: &str, options: &str) -> String {
+        self.creating(name, options).finish().expect_success("vm create").stdout
     }
 
     /// A machine, as the controller shows it.
     #[track_caller]
     pub(crate) fn machine(&self, name: &str) -> Value {
-        self.json(&["vm", "show", name])
+        self.json(&format!("vm show {name}"))
     }
 
     /// The program in a guest; waits until the guest has booted.
@@ -90,7 +90,7 @@ impl Rack {
     /// Types a line into a machine's console until that shows `answer`.
     #[track_caller]
     pub(crate) fn typed(&self, vm: &str, line: &str, answer: &str) {
-        let mut command = self.command(&["vm", "console", vm]);
+        let mut command = self.command(["vm", "console", vm]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let shown = Arc::new(Mutex::new(Vec::new()));
@@ -119,58 +119,35 @@ impl Rack {
 
     /// `rackmem vm` in a brick, asking its agent: 0 is that of c1, 1 that of c2.
     #[track_caller]
-    pub(crate) fn on_agent(&self, number: usize, arguments: &[&str]) -> String {
-        let (brick, token, rackmem) = (["c1", "c2"][number], self.state("token"), rackmem());
-        let address = format!("10.78.0.{}:7080", number + 1);
-        let exec = ["rack", "exec", self.name(), brick, "--", rackmem.to_str().unwrap(), "vm"];
-        let asked = ["--agent", &address, "--token-file", token.to_str().unwrap()];
-        self.done(&[&exec[..], arguments, &asked].concat())
+    pub(crate) fn on_agent(&self, number: usize, line: &str) -> String {
+        self.on_brick(["c1", "c2"][number], &format!("vm {line} --agent 10.78.0.{}:7080", number + 1))
     }
 
     /// Command lines of what runs in a brick.
     pub(crate) fn programs(&self, brick: &str) -> Vec<String> {
-        let line = |pid: &str| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        self.pids(brick)
-            .split_whitespace()
-            .map(|pid| String::from_utf8_lossy(&line(pid)).replace('\0', " "))
-            .collect()
+        let line = |pid| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let pids = self.pids(brick).into_iter();
+        pids.map(|pid| String::from_utf8_lossy(&line(pid)).replace('\0', " ")).collect()
     }
 
     /// The processes of the one pager in a brick: itself and its trustee.
     #[track_caller]
-    pub(crate) fn pager(&self, brick: &str) -> Vec<String> {
-        let is_pager = |pid: &&str| {
+    pub(crate) fn pager(&self, brick: &str) -> Vec<u32> {
+        let is_pager = |pid: &u32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             line.split(|byte| *byte == 0).nth(1) == Some(b"pager")
         };
-        let pids = self.pids(brick);
-        let pager: Vec<_> = pids.split_whitespace().filter(is_pager).map(str::to_owned).collect();
+        let pager: Vec<_> = self.pids(brick).into_iter().filter(is_pager).collect();
         assert_eq!(pager.len(), 2, "{:?}", self.programs(brick));
         pager
-    }
-
-    fn pids(&self, brick: &str) -> String {
-        let namespace = format!("{}:{brick}", self.name());
-        String::from_utf8(Command::new("ip").args(["netns", "pids", &namespace]).output().unwrap().stdout)
-            .unwrap()
-    }
-
-    /// The rack's controller, by force; returns when it is gone.
-    #[track_caller]
-    pub(crate) fn kill_controller(&self) {
-        let pids = Command::new("ip").args(["netns", "pids", self.name()]).output().unwrap().stdout;
-        for pid in String::from_utf8(pids).unwrap().split_whitespace() {
-            kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
-            wait_until("it is gone", || fs::read_link(format!("/proc/{pid}/ns/net")).is_err());
-        }
     }
 
     /// Nothing is reserved, connected, attached or running.
     #[track_caller]
     pub(crate) fn is_empty(&self) {
         let nothing = Value::Array(Vec::new());
-        assert_eq!(self.json(&["vm", "list"]), nothing);
-        assert_eq!(self.json(&["reservation", "list"]), nothing);
+        assert_eq!(self.json("vm list"), nothing);
+        assert_eq!(self.json("reservation list"), nothing);
         assert_eq!(self.circuits(), "none");
         for (number, brick) in ["c1", "c2"].into_iter().enumerate() {
             assert_eq!(self.asked(number, "vms"), nothing);
@@ -180,7 +157,7 @@ impl Rack {
             // A pager ends by itself when its machine is gone.
             wait_until("nothing runs any more", || !self.programs(brick).iter().any(is_left));
         }
-        for brick in self.json(&["brick", "list"]).as_array().unwrap() {
+        for brick in self.json("brick list").as_array().unwrap() {
             assert_eq!(brick["used"], 0, "{brick}");
         }
     }

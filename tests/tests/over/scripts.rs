@@ -7,18 +7,13 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use rackmem_agent_sim::{Latencies, SimConfig, SimFleet};
-use rackmem_e2e::{Process, free_address, rackmem};
+use rackmem_e2e::{Client, Process};
 use rackmem_types::Bytes;
-use tempfile::TempDir;
-
-/// All of a script.
-const LIMIT: Duration = Duration::from_secs(100);
 
 /// Characters of an operation's identity.
 const ID_LENGTH: usize = 36;
@@ -54,8 +49,7 @@ cable = [
 
 /// A controller over simulated agents.
 struct World {
-    directory: TempDir,
-    controller: String,
+    client: Client,
     agents: String,
     /// Identities of operations, in the order in which they were told of.
     operations: Vec<String>,
@@ -64,17 +58,11 @@ struct World {
 
 impl World {
     fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let mut client = Client::new();
         let agents = agents();
-        let file = directory.path().join("rack.toml");
-        fs::write(&file, RACK.replace("AGENTS", &agents)).unwrap();
-        let controller = free_address();
-        let mut command = Command::new(rackmem());
-        command.args(["controller", "--listen", &controller, "--state"]).arg(directory.path().join("state"));
-        command.arg("--rack").arg(file).stdin(Stdio::null());
-        let mut process = Process::start(&mut command, LIMIT);
-        process.expect_line(&format!("controller: on {controller}"));
-        Self { directory, controller, agents, operations: Vec::new(), _process: process }
+        client.write("rack.toml", &RACK.replace("AGENTS", &agents));
+        let process = client.start_controller("--rack rack.toml");
+        Self { client, agents, operations: Vec::new(), _process: process }
     }
 
     /// What a line of a script prints, and how it ends if not well.
@@ -83,10 +71,7 @@ impl World {
         for (at, id) in self.operations.iter().enumerate().rev() {
             line = line.replace(&format!("OPERATION-{}", at + 1), id);
         }
-        let mut command = Command::new(rackmem());
-        command.args(line.split_whitespace()).current_dir(self.directory.path()).stdin(Stdio::null());
-        command.env("RACKMEM_CONTROLLER", &self.controller).env_remove("RACKMEM_AGENT");
-        let ended = Process::start(&mut command, LIMIT).finish();
+        let ended = self.client.ask(&line);
         let mut out = self.named(&ended.stdout) + &self.named(&ended.stderr);
         if let Some(code) = ended.status.code().filter(|code| *code != 0) {
             writeln!(out, "[{code}]").unwrap();
