@@ -4,6 +4,7 @@
 
 mod client;
 mod controller;
+mod course;
 mod demo;
 mod engine;
 mod floor;

@@ -14,8 +14,8 @@ use rackmem_types::Bytes;
 
 use super::lab::{LARGE, Lab, SMALL, Size};
 use super::support::{Dice, end, establish, name};
-use crate::engine::figure::{Bar, Figure};
-use crate::engine::samples::Samples;
+use crate::course::figure::{Bar, Figure};
+use crate::course::samples::Samples;
 
 const P99_MAX_US: f64 = 1000.0;
 const GROWTH_MAX: f64 = 2.0;

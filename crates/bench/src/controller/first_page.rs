@@ -13,8 +13,8 @@ use serde::Deserialize;
 use super::lab::Lab;
 use crate::client::PageStore;
 use crate::client::rackmem::MemoryServer;
-use crate::engine::figure::{Bar, Figure};
-use crate::engine::samples::Samples;
+use crate::course::figure::{Bar, Figure};
+use crate::course::samples::Samples;
 use crate::process::{Workload, call, on_cpu, own_program};
 use crate::undo::{self, Undo};
 

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use super::fleet::Fleet;
 use super::lab::{LARGE, Lab};
 use super::load::{block_on, reserve};
-use crate::engine::figure::{Bar, Figure};
-use crate::engine::samples::Samples;
+use crate::course::figure::{Bar, Figure};
+use crate::course::samples::Samples;
 use crate::product::resident;
 
 const MIB_MAX: f64 = 512.0;

@@ -8,8 +8,8 @@ use super::lab::Lab;
 use super::support::classes::{CLASSES, Class, RUNS, mean, off};
 use super::support::exact::cheapest;
 use super::support::{Dice, Layout, establish, name, powered};
-use crate::engine::figure::{Bar, Figure};
-use crate::engine::samples::Samples;
+use crate::course::figure::{Bar, Figure};
+use crate::course::samples::Samples;
 
 const POINTS_MAX: f64 = 3.0;
 

@@ -12,8 +12,8 @@ use rackmem_api::operation::OperationFilter;
 use super::fleet::Fleet;
 use super::lab::{Lab, SMALL};
 use super::load::{block_on, reserve};
-use crate::engine::figure::{Bar, Figure};
-use crate::engine::samples::Samples;
+use crate::course::figure::{Bar, Figure};
+use crate::course::samples::Samples;
 use crate::process::{call, cpu_time};
 
 const RATE_MIN: f64 = 1000.0;

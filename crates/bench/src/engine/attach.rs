@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rackmem_types::Bytes;
 
-use super::figure::{Bar, Figure};
 use super::lab::Lab;
-use super::samples::Samples;
+use crate::course::figure::{Bar, Figure};
+use crate::course::samples::Samples;
 use crate::process::Workload;
 use crate::workload::spin::Report;
 

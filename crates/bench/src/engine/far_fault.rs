@@ -3,9 +3,9 @@
 use anyhow::{Result, ensure};
 use rackmem_types::Bytes;
 
-use super::figure::{Bar, Figure};
 use super::lab::Lab;
-use super::samples::Samples;
+use crate::course::figure::{Bar, Figure};
+use crate::course::samples::Samples;
 use crate::floor::app::Report as FloorReport;
 use crate::process::{Daemon, Workload, free_port};
 use crate::workload::touch::Report;

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use rackmem_types::Bytes;
 
-use super::figure::{Bar, Figure};
 use super::lab::Lab;
-use super::samples::Samples;
+use crate::course::figure::{Bar, Figure};
+use crate::course::samples::Samples;
 use crate::process::Workload;
 use crate::workload::first_touch::Report;
 

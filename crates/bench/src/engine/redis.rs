@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rackmem_types::Bytes;
 
-use super::figure::Figure;
 use super::lab::Lab;
-use super::samples::Samples;
 use crate::client::redis_data::{BATCH, check, fill};
 use crate::client::resp::Redis;
+use crate::course::figure::Figure;
+use crate::course::samples::Samples;
 use crate::histogram::Latencies;
 use crate::peer::cgroup::MemoryGroup;
 use crate::peer::swap::{SwapArea, surviving_oom};

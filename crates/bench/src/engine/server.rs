@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 use anyhow::Result;
 use rackmem_types::Bytes;
 
-use super::figure::{Bar, Figure};
 use super::lab::Lab;
-use super::samples::Samples;
 use crate::client::load::Report;
+use crate::course::figure::{Bar, Figure};
+use crate::course::samples::Samples;
 use crate::process::{Daemon, Workload, cpu_time, free_port, on_cpu};
 use crate::product::MemoryServer;
 

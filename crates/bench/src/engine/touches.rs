@@ -6,9 +6,9 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use rackmem_types::Bytes;
 
-use super::figure::{Bar, Figure};
 use super::lab::Lab;
-use super::samples::Samples;
+use crate::course::figure::{Bar, Figure};
+use crate::course::samples::Samples;
 use crate::peer::cgroup::MemoryGroup;
 use crate::peer::swap::{SwapArea, surviving_oom};
 use crate::process::Workload;

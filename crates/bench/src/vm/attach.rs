@@ -10,8 +10,8 @@ use rackmem_types::Bytes;
 
 use super::brick::{Brick, wait_ready};
 use super::lab::Lab;
-use crate::engine::figure::{Bar, Figure};
-use crate::engine::samples::Samples;
+use crate::course::figure::{Bar, Figure};
+use crate::course::samples::Samples;
 use crate::process::{Daemon, call};
 use crate::undo;
 

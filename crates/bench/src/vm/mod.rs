@@ -8,28 +8,19 @@ mod reads;
 mod resize;
 mod restart;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 
 use self::lab::Lab;
-use crate::engine::{Course, Group};
+use crate::course::{Course, Group, Options};
 
 /// Which figures, and how thoroughly.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A short run on less memory: shows that everything works, its numbers say little.
-    #[arg(long)]
-    quick: bool,
     /// Only this group of figures; may be repeated.
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(GROUPS.map(|group| group.name)))]
     only: Vec<String>,
-    /// How often everything is measured.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: Option<u32>,
-    /// Directory for the JSON file and the plot.
-    #[arg(long, value_name = "DIRECTORY", default_value = "out/bench")]
-    out: PathBuf,
+    #[command(flatten)]
+    options: Options,
     /// What runs the guests' processors, `kvm` or `tcg` (default: what the agent finds).
     #[arg(long, value_name = "KIND")]
     accelerator: Option<String>,
@@ -42,13 +33,9 @@ const GROUPS: [Group<Lab>; 4] = [
     Group { name: "restart", run: restart::run, figures: restart::figures },
 ];
 
-/// Rounds of a full run: an odd number, so that a median is a measurement. Guests boot and fill their memory in each.
-const ROUNDS: u32 = 3;
-
-/// Runs it. Unreached bars are shown, failed experiments are an error.
+/// Measures them.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let lab = Lab::new(args.quick, args.accelerator.as_deref())?;
-    let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { ROUNDS });
+    let lab = Lab::new(args.options.quick, args.accelerator.as_deref())?;
     let (groups, only) = (&GROUPS[..], &args.only[..]);
-    Course { name: "vm", groups, only, quick: args.quick, rounds, out: &args.out }.run(&lab)
+    Course { name: "vm", groups, only, rounds: 3, options: &args.options }.run(&lab)
 }

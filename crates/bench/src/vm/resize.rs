@@ -8,8 +8,8 @@ use rackmem_types::Bytes;
 
 use super::brick::{Brick, begin};
 use super::lab::Lab;
-use crate::engine::figure::{Bar, Figure};
-use crate::engine::samples::Samples;
+use crate::course::figure::{Bar, Figure};
+use crate::course::samples::Samples;
 
 /// D4.1's argument for scaling up instead of out.
 const BOOT_SHARE_MAX: f64 = 0.2;

@@ -61,7 +61,7 @@ fn draw<D: DrawingBackend>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::figure::Bar;
+    use crate::course::figure::Bar;
 
     #[test]
     fn the_plot_names_every_figure_with_a_bar() {
