@@ -5,10 +5,9 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rackmem_api::agent::AgentClient;
-use rackmem_api::controller::ControllerClient;
+use rackmem_api::client::CommonClient;
 use rackmem_api::operation::WaitQuery;
-use rackmem_api::{ApiError, Operation, OperationId, OperationState};
+use rackmem_api::{ApiError, Operation, OperationState};
 use tokio::time::sleep;
 
 /// Between two looks at how far it is.
@@ -19,35 +18,6 @@ const STEP_MAX: usize = 60;
 
 /// Seconds of one wait where nobody watches.
 const WAIT_S: u32 = 60;
-
-/// Who can be asked for operations.
-pub(crate) trait Asked {
-    /// The operation as it is.
-    async fn show(&self, id: OperationId) -> Result<Operation, ApiError>;
-
-    /// The operation when it has ended, or after a while.
-    async fn wait(&self, id: OperationId) -> Result<Operation, ApiError>;
-}
-
-impl Asked for AgentClient {
-    async fn show(&self, id: OperationId) -> Result<Operation, ApiError> {
-        self.operation_show(id).await
-    }
-
-    async fn wait(&self, id: OperationId) -> Result<Operation, ApiError> {
-        self.operation_wait(id, WaitQuery { timeout: WAIT_S }).await
-    }
-}
-
-impl Asked for ControllerClient {
-    async fn show(&self, id: OperationId) -> Result<Operation, ApiError> {
-        self.operation_show(id).await
-    }
-
-    async fn wait(&self, id: OperationId) -> Result<Operation, ApiError> {
-        self.operation_wait(id, WaitQuery { timeout: WAIT_S }).await
-    }
-}
 
 /// How an operation is told.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +31,7 @@ pub(crate) struct Telling {
 /// Waits for the operation's end, unless it is not to be waited for, and tells of it.
 pub(crate) async fn finish(
     telling: Telling,
-    client: &impl Asked,
+    client: &CommonClient,
     operation: Operation,
     done: &str,
 ) -> anyhow::Result<ExitCode> {
@@ -99,16 +69,16 @@ impl Progress {
     /// Waits until the operation has ended.
     pub(crate) async fn follow(
         &self,
-        client: &impl Asked,
+        client: &CommonClient,
         mut operation: Operation,
     ) -> Result<Operation, ApiError> {
         while !operation.state.is_final() {
             if self.is_shown {
                 self.write(&line(&operation));
                 sleep(LOOK_EVERY).await;
-                operation = client.show(operation.id).await?;
+                operation = client.operation_show(operation.id).await?;
             } else {
-                operation = client.wait(operation.id).await?;
+                operation = client.operation_wait(operation.id, WaitQuery { timeout: WAIT_S }).await?;
             }
         }
         if self.is_shown {

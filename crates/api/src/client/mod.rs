@@ -1,8 +1,9 @@
-//! Asking an API over HTTP: TCP, TLS 1.3 with certificates on both sides, or a Unix socket. Knows no resource; the
-//! clients of the agent and of the controller are made of it.
+//! Asking an API over HTTP: TCP, TLS 1.3 with certificates on both sides, or a Unix socket. It knows no resource;
+//! what an agent and a controller have in common is in `common`, and their clients are made of that.
 //!
 //! It never repeats a request by itself: whoever asks knows whether that is right, and has idempotency keys for it.
 
+mod common;
 mod endpoint;
 mod socket;
 mod sse;
@@ -17,6 +18,8 @@ use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use common::CommonClient;
+pub(crate) use common::NONE;
 pub use endpoint::Endpoint;
 
 use crate::error::ApiError;

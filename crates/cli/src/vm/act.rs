@@ -6,7 +6,7 @@ use clap::Args;
 use rackmem_api::agent::StopRequest;
 use rackmem_api::{ApiError, Operation, VmName};
 
-use super::whom::{Machines, Whom};
+use super::whom::Whom;
 use crate::progress;
 
 #[derive(Args, Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct Stop {
 impl Stop {
     pub(crate) async fn run(&self, whom: &impl Whom) -> anyhow::Result<ExitCode> {
         let how = StopRequest { force: self.force, timeout_s: Some(self.timeout) };
-        change(whom, "stopped", &self.name, async |client, name| client.stop(name, how).await).await
+        change(whom, "stopped", &self.name, async |client, name| client.vm_stop(name, how).await).await
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::whom::{Machines, Whom};
+use super::whom::Whom;
 
 /// Ctrl-], as on other consoles.
 const LEAVE: u8 = 0x1d;
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) async fn run(&self, whom: &impl Whom) -> anyhow::Result<ExitCode> {
-        let console = whom.client()?.console(&self.name).await?;
+        let console = whom.client()?.vm_console(&self.name).await?;
         let is_terminal = io::stdin().is_terminal();
         if is_terminal {
             eprintln!("console of {}; Ctrl-] leaves it", self.name);

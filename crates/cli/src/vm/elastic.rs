@@ -7,7 +7,7 @@ use rackmem_api::VmName;
 use rackmem_api::agent::{ElasticBounds, ElasticView};
 use rackmem_types::Bytes;
 
-use super::whom::{Machines, Whom};
+use super::whom::Whom;
 use crate::progress::finish;
 
 /// Let a machine's memory follow its guest's need; without sizes, show how it does
@@ -30,7 +30,7 @@ impl Arguments {
     pub(crate) async fn run(&self, whom: &impl Whom) -> anyhow::Result<ExitCode> {
         let bounds = self.min.zip(self.max).map(|(min, max)| ElasticBounds { min, max });
         if bounds.is_none() && !self.off {
-            let view = whom.client()?.elastic(&self.name).await?;
+            let view = whom.client()?.vm_elastic_show(&self.name).await?;
             match (whom.telling().json, &view) {
                 (true, view) => println!("{}", serde_json::to_string_pretty(view)?),
                 (false, None) => println!("{}: does not follow its guest", self.name),
@@ -39,7 +39,7 @@ impl Arguments {
             return Ok(ExitCode::SUCCESS);
         }
         let client = whom.changing().await?;
-        let operation = client.elastic_set(&self.name, bounds).await?;
+        let operation = client.vm_elastic_set(&self.name, bounds).await?;
         let done = match bounds {
             Some(ElasticBounds { min, max }) => {
                 format!("{}: follows its guest from {min} to {max}", self.name)

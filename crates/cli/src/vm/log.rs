@@ -7,7 +7,7 @@ use clap::Args;
 use rackmem_api::VmName;
 use rackmem_api::agent::{LogQuery, LogSource};
 
-use super::whom::{Machines, Whom};
+use super::whom::Whom;
 
 /// Print the end of a machine's log
 #[derive(Args, Debug)]
@@ -39,7 +39,7 @@ impl Arguments {
             Source::Qemu => LogSource::Qemu,
             Source::Pager => LogSource::Pager,
         };
-        let text = whom.client()?.log(&self.name, LogQuery { source, tail: self.tail }).await?;
+        let text = whom.client()?.vm_log(&self.name, LogQuery { source, tail: self.tail }).await?;
         io::stdout().lock().write_all(&text)?;
         Ok(ExitCode::SUCCESS)
     }

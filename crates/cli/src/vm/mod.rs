@@ -20,7 +20,7 @@ use clap::{Args, Subcommand};
 
 pub(crate) use ask::{AGENT, AgentOptions};
 use ask::{Asked, VmOptions};
-use whom::{Machines, Whom};
+use whom::Whom;
 
 /// Make, change and watch virtual machines
 #[derive(Args, Debug)]
@@ -80,17 +80,17 @@ async fn ask(whom: &impl Whom, command: &Command) -> anyhow::Result<ExitCode> {
         Command::List => whom.list().await,
         Command::Show(vm) => whom.show(vm).await,
         Command::Start(vm) => {
-            act::change(whom, "started", &vm.name, async |client, name| client.start(name).await).await
+            act::change(whom, "started", &vm.name, async |client, name| client.vm_start(name).await).await
         }
         Command::Stop(stop) => stop.run(whom).await,
         Command::Pause(vm) => {
-            act::change(whom, "paused", &vm.name, async |client, name| client.pause(name).await).await
+            act::change(whom, "paused", &vm.name, async |client, name| client.vm_pause(name).await).await
         }
         Command::Resume(vm) => {
-            act::change(whom, "goes on", &vm.name, async |client, name| client.resume(name).await).await
+            act::change(whom, "goes on", &vm.name, async |client, name| client.vm_resume(name).await).await
         }
         Command::Delete(vm) => {
-            act::change(whom, "deleted", &vm.name, async |client, name| client.delete(name).await).await
+            act::change(whom, "deleted", &vm.name, async |client, name| client.vm_delete(name).await).await
         }
         Command::Console(console) => console.run(whom).await,
         Command::Log(log) => log.run(whom).await,

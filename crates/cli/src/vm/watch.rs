@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use rackmem_api::VmName;
 use rackmem_api::agent::{Access, WatchQuery};
 
-use super::whom::{Machines, Whom};
+use super::whom::Whom;
 use crate::watch::parse_address;
 
 /// Print each access to one page of a guest
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) async fn run(&self, whom: &impl Whom) -> anyhow::Result<ExitCode> {
         let query = WatchQuery { address: self.address };
-        let mut accesses = whom.client()?.accesses(&self.name, query).await?;
+        let mut accesses = whom.client()?.vm_watch(&self.name, query).await?;
         let json = whom.telling().json;
         while let Some(access) = accesses.next().await {
             let access = access?;
