@@ -170,9 +170,11 @@ impl World {
             Action::Join { group, compute } => {
                 let (need, compute) =
                     (Some(GroupNeed::Join(name(&format!("g{group}")))), name(&format!("c{compute}")));
+                // Groups are of project p, and q has to be refused.
+                let project = if self.rack.reservations().len() % 3 == 2 { "q" } else { "p" };
                 self.request(&Request {
                     group: need,
-                    ..Request::memory("q", Some(compute), Bytes(0), LatencyClass::Interrack)
+                    ..Request::memory(project, Some(compute), Bytes(0), LatencyClass::Interrack)
                 });
             }
             Action::Start(which) => {

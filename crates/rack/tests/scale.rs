@@ -86,8 +86,8 @@ impl World {
             2 => {
                 let group = self.rack.groups().next().map(|(name, _)| name.clone());
                 if let Some(group) = group {
-                    let join =
-                        Request::memory("q", request.compute.clone(), Bytes(0), LatencyClass::Interrack);
+                    let (project, compute) = (&request.project, request.compute.clone());
+                    let join = Request::memory(project, compute, Bytes(0), LatencyClass::Interrack);
                     request = Request { group: Some(GroupNeed::Join(group)), ..join };
                 }
             }

@@ -216,7 +216,7 @@ fn segment(word: &str) -> (SegmentId, u64) {
     (id, pages.parse().unwrap())
 }
 
-/// `COMPUTE|any SIZE CLASS [cores=N] [local=SIZE] [spread=N] [until=TIME] [init=GROUP] [join=GROUP] [accelerator=MODEL]`.
+/// `COMPUTE|any SIZE CLASS [cores=N] [local=SIZE] [spread=N] [until=TIME] [init=GROUP] [join=GROUP] [accelerator=MODEL] [project=NAME]`.
 fn request(words: Words<'_>) -> Request {
     let compute = (words[0] != "any").then(|| name(words[0]));
     let class: LatencyClass = words[2].parse().unwrap();
@@ -232,6 +232,7 @@ fn request(words: Words<'_>) -> Request {
             ("accelerator", model) => {
                 request.accelerator = Some(AcceleratorNeed { model: Some(model.to_owned()), slots: 1 });
             }
+            ("project", project) => request.project = project.to_owned(),
             (other, _) => panic!("a request has no '{other}'"),
         }
     }

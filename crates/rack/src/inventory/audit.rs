@@ -1,7 +1,7 @@
 //! Everything that must always hold, computed anew from the reservations alone. Tests run it after every event; a controller
 //! runs it after a restart.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::graph::{Brick, CircuitState, Power, Role};
 use crate::index::Index;
@@ -45,6 +45,13 @@ impl Rack {
             }
             if reservations.len() > 1 && segment.group.is_none() {
                 wrong.push(format!("segment {} has several owners and is in no group", segment.id));
+            }
+            let projects: BTreeSet<_> = reservations
+                .iter()
+                .filter_map(|id| Some(&self.reservation(*id).ok()?.request.project))
+                .collect();
+            if projects.len() > 1 {
+                wrong.push(format!("segment {} is shared by several projects", segment.id));
             }
         }
         wrong.extend(users.keys().map(|segment| format!("segment {segment} is mapped and is not there")));

@@ -11,7 +11,7 @@ use crate::id::{PARTS_MAX, RESERVATION_MAX};
 use crate::reservation::pages_of;
 use crate::{
     AcceleratorGrant, CircuitId, GroupNeed, LatencyClass, Mapping, Name, Rack, RackError, Request,
-    ReservationId, Segment, SegmentId, State,
+    Reservation, ReservationId, Segment, SegmentId, State,
 };
 
 /// Most memory bricks that one request may be spread over: each is a way to lose the virtual machine.
@@ -87,17 +87,21 @@ fn check(rack: &Rack, id: ReservationId, request: &Request) -> Result<(), RackEr
         Some("an accelerator is never of class local".to_owned())
     } else {
         match &request.group {
-            Some(GroupNeed::Init(name)) if rack.groups.contains_key(name) => {
-                Some(format!("the shared group '{name}' is there already; join it"))
+            Some(GroupNeed::Init(name)) if rack.groups.contains_key(name) => Some(format!(
+                "the name '{name}' of a shared group is taken: join it, if it is your project's, or take another"
+            )),
+            // What belongs to another project is not there.
+            Some(GroupNeed::Join(name)) if !is_of_project(rack, name, &request.project) => {
+                let project = &request.project;
+                Some(format!(
+                    "project '{project}' has no shared group '{name}'; somebody there has to make it first"
+                ))
             }
             Some(GroupNeed::Join(name)) if is_being_left(rack, name) => {
                 Some(format!("the last members leave the shared group '{name}'; make another"))
             }
             Some(GroupNeed::Init(_)) if pages_of(request.memory) == 0 => {
                 Some("a group shares no memory".to_owned())
-            }
-            Some(GroupNeed::Join(name)) if !rack.groups.contains_key(name) => {
-                Some(format!("there is no shared group '{name}'; somebody has to make it first"))
             }
             None if pages_of(request.memory) == 0
                 && request.accelerator.is_none()
@@ -114,10 +118,18 @@ fn check(rack: &Rack, id: ReservationId, request: &Request) -> Result<(), RackEr
 
 /// Whether every member of the group is on its way out.
 fn is_being_left(rack: &Rack, name: &Name) -> bool {
+    members(rack, name).all(|member| member.state == State::Releasing)
+}
+
+/// Whether the group is of that project; none is of several.
+fn is_of_project(rack: &Rack, name: &Name, project: &str) -> bool {
+    members(rack, name).any(|member| member.request.project == project)
+}
+
+/// The reservations that have a part in the group, once for each of its segments.
+fn members<'a>(rack: &'a Rack, name: &Name) -> impl Iterator<Item = &'a Reservation> {
     let segments = rack.groups.get(name).into_iter().flatten().filter_map(|id| rack.segment(*id));
-    let mut members =
-        segments.flat_map(|segment| &segment.users).filter_map(|id| rack.reservation(*id).ok()).peekable();
-    members.peek().is_some() && members.all(|member| member.state == State::Releasing)
+    segments.flat_map(|segment| &segment.users).filter_map(|id| rack.reservation(*id).ok())
 }
 
 /// What is needed of one compute brick's surroundings; none if they do not have it.
@@ -125,6 +137,9 @@ pub(super) fn surroundings(rack: &Rack, from: Node, request: &Request, wake: boo
     let mut search = Search::new(rack, from);
     let mut found = Found { from, memory: Vec::new(), joined: Vec::new(), accelerator: None };
     if let Some(GroupNeed::Join(name)) = &request.group {
+        if !is_of_project(rack, name, &request.project) {
+            return None;
+        }
         found.joined = join(rack, &mut search, name, request.class)?;
     }
     let need = Need {
@@ -188,7 +203,7 @@ pub(super) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn of(rack: &'a Rack, reservation: &crate::Reservation) -> Self {
+    pub(super) fn of(rack: &'a Rack, reservation: &Reservation) -> Self {
         let (segments_made, circuits_made) = (reservation.segments_made, reservation.circuits_made);
         Self { rack, id: reservation.id, group: None, segments_made, circuits_made }
     }
