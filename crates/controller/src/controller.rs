@@ -14,7 +14,7 @@ use rackmem_api::events::Told;
 use rackmem_api::operation::{OperationFilter, WaitQuery};
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{Change, Event, EventId, Operation, OperationId, OperationState, Problem, VmName, event};
-use rackmem_rack::{Event as RackEvent, Name, Quotas, ReservationId, file, planner};
+use rackmem_rack::{Event as RackEvent, Name, Quotas, RackError, Reservation, ReservationId, file, planner};
 use tokio::sync::mpsc;
 
 use crate::config::ControllerConfig;
@@ -107,9 +107,7 @@ impl Controller {
     ) -> Result<Operation, Problem> {
         let id = ReservationId(id);
         self.begin(change, kind, |state| {
-            let reservation = state.rack.reservation(id).map_err(|error| problem(&error))?;
-            let project = reservation.request.project.clone();
-            may_see(who, &project, id)?;
+            let project = find(state, who, id)?.request.project.clone();
             if let Some(owner) = state.machines.owner(id) {
                 let detail = format!(
                     "reservation {id} belongs to the virtual machine '{owner}': change or delete that"
@@ -122,9 +120,32 @@ impl Controller {
     }
 }
 
-/// What belongs to other projects is not there.
-fn may_see(who: &Who, project: &str, id: ReservationId) -> Result<(), Problem> {
-    if who.sees(project) { Ok(()) } else { Err(Problem::not_found("reservation", id)) }
+/// The reservation of that number. What belongs to other projects is not there; what was accepted and waits for its turn will be.
+fn find<'a>(state: &'a State, who: &Who, id: ReservationId) -> Result<&'a Reservation, Problem> {
+    match state.rack.reservation(id) {
+        Ok(reservation) if who.sees(&reservation.request.project) => Ok(reservation),
+        Ok(_) => Err(problem(&RackError::UnknownReservation(id))),
+        Err(error) => Err(match state.awaited(id).filter(|entry| sees(who, entry)) {
+            Some(Entry { operation, .. }) => {
+                let detail = format!(
+                    "reservation {id} is not decided yet: wait for the operation {}, or cancel it",
+                    operation.id
+                );
+                Problem::new(ProblemType::Busy, detail)
+            }
+            None => problem(&error),
+        }),
+    }
+}
+
+/// Believes that a brick is gone for good.
+fn lose(state: &mut State, brick: &Name) -> Result<(), Problem> {
+    if state.rack.brick(brick).map_err(|error| problem(&error))?.is_reachable() {
+        let detail = format!("{brick} answers, or did a moment ago, so it is not lost: drain it");
+        return Err(Problem::new(ProblemType::WrongState, detail));
+    }
+    let event = RackEvent::PowerSeen { brick: brick.clone(), on: false };
+    state.apply(event, None).map_err(|error| problem(&error))
 }
 
 fn sees(who: &Who, entry: &Entry) -> bool {
@@ -193,10 +214,17 @@ impl ControllerApi for Controller {
     ) -> Result<Operation, Problem> {
         let brick = name(&text)?;
         let event = RackEvent::Draining { brick: brick.clone(), draining: request.draining };
+        if !request.draining && request.lost {
+            let detail = "a brick that is lost takes nothing new: leave out one of the two";
+            return Err(Problem::new(ProblemType::Invalid, detail));
+        }
         if !request.draining {
             return self.register(&change, kind::BRICK_DRAIN, text, vec![event]).await;
         }
         self.begin(&change, kind::BRICK_DRAIN, |state| {
+            if request.lost {
+                lose(state, &brick)?;
+            }
             state.apply(event, None).map_err(|error| problem(&error))?;
             Ok((text, Job::new(Work::Drain(brick), None)))
         })
@@ -216,8 +244,7 @@ impl ControllerApi for Controller {
 
     async fn reservation_show(&self, who: Who, id: u64) -> Result<ReservationView, Problem> {
         let state = self.ledger.lock();
-        let found = state.rack.reservation(ReservationId(id)).map_err(|error| problem(&error))?;
-        may_see(&who, &found.request.project, found.id)?;
+        let found = find(&state, &who, ReservationId(id))?;
         Ok(views::reservation(&state.rack, found))
     }
 
@@ -416,10 +443,7 @@ impl ControllerApi for Controller {
                 return Err(Problem::not_found("operation", id));
             }
             if !entry.operation.state.is_final() {
-                if let Some(entry) = state.operations.get_mut(&seq) {
-                    entry.job.cancel = true;
-                }
-                state.save(seq);
+                self.ledger.cancel(&mut state, seq, &change.by);
             }
             let operation = state.find(id)?.1.operation.clone();
             (operation, self.ledger.keep(state))
@@ -431,7 +455,10 @@ impl ControllerApi for Controller {
     async fn operation_why(&self, who: Who, id: OperationId) -> Result<Vec<ReasonView>, Problem> {
         let state = self.ledger.lock();
         let (_, entry) = state.find(id)?;
-        let request = entry.job.work.request().filter(|_| sees(&who, entry)).ok_or_else(|| {
+        if !sees(&who, entry) {
+            return Err(Problem::not_found("operation", id));
+        }
+        let request = entry.job.work.request().ok_or_else(|| {
             let detail = format!("operation {id} reserves nothing, so there is nothing to explain");
             Problem::new(ProblemType::WrongState, detail)
         })?;

@@ -1,5 +1,6 @@
 //! What an operation has to do, as it is stored.
 
+use rackmem_api::problem::ProblemType;
 use rackmem_api::{Operation, Problem, VmName};
 use rackmem_rack::{Event, Name, Request, ReservationId, Step};
 use rackmem_types::Bytes;
@@ -30,6 +31,14 @@ pub(crate) enum Work {
 }
 
 impl Work {
+    /// The reservation that it makes.
+    pub(crate) fn makes(&self) -> Option<ReservationId> {
+        match self {
+            Self::Reserve { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+
     /// The request that a refusal can be explained for.
     pub(crate) fn request(&self) -> Option<&Request> {
         match self {
@@ -63,6 +72,9 @@ pub(crate) struct Job {
     pub(crate) failure: Option<Problem>,
     /// Somebody asked for its end.
     pub(crate) cancel: bool,
+    /// Who that was.
+    #[serde(default)]
+    pub(crate) cancelled_by: Option<String>,
 }
 
 impl Job {
@@ -77,7 +89,22 @@ impl Job {
             undone: 0,
             failure: None,
             cancel: false,
+            cancelled_by: None,
         }
+    }
+}
+
+impl Job {
+    /// Whether nothing was decided for it yet, nor done.
+    pub(crate) fn is_untouched(&self) -> bool {
+        let has_plans = !matches!(self.work, Work::Repair(_));
+        has_plans && self.course.is_none() && self.undo.is_none() && self.told.is_none()
+    }
+
+    /// Why it ends when it is cancelled.
+    pub(crate) fn cancellation(&self, what: &str) -> Problem {
+        let by = self.cancelled_by.as_deref().unwrap_or("somebody");
+        Problem::new(ProblemType::Cancelled, format!("it was cancelled by {by}, and {what}"))
     }
 }
 

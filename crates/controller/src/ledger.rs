@@ -63,7 +63,8 @@ pub(crate) struct State {
     pub(crate) rack: Rack,
     pub(crate) operations: BTreeMap<u64, Entry>,
     by_id: HashMap<OperationId, u64>,
-    keys: HashMap<String, (i64, u64)>,
+    /// By who asked and the key: what one calls a request is nobody else's affair.
+    keys: HashMap<(String, String), (i64, u64)>,
     /// The keys of the operations that have one.
     key_of: HashMap<u64, String>,
     /// Those who wait for an operation's end hear of it when their sender is dropped.
@@ -131,7 +132,7 @@ impl Ledger {
             state.running += usize::from(!entry.operation.state.is_final());
             state.by_id.insert(entry.operation.id, seq);
             if let Some(key) = key {
-                state.remember_key(&key, seq);
+                state.remember_key(&entry.operation.by, &key, seq);
             }
             state.operations.insert(seq, entry);
         }
@@ -174,7 +175,10 @@ impl Ledger {
     ) -> Result<(Operation, Option<u64>), Problem> {
         let (operation, seq, kept) = {
             let mut state = self.lock();
-            let known = change.key.as_ref().and_then(|key| Some((key, *state.keys.get(&key.key)?)));
+            let known = change.key.as_ref().and_then(|key| {
+                let of = (change.by.clone(), key.key.clone());
+                Some((key, *state.keys.get(&of)?))
+            });
             if let Some((key, (fingerprint, seq))) = known {
                 key.same_request(fingerprint)?;
                 if let Some(entry) = state.operations.get(&seq) {
@@ -223,6 +227,21 @@ impl Ledger {
         let operation = entry.operation.clone();
         self.tell_end(state, &operation);
         state.forget();
+    }
+
+    /// Asks an operation to end; one that still waits for its turn ends at once.
+    pub(crate) fn cancel(&self, state: &mut State, seq: u64, by: &str) {
+        let Some(entry) = state.operations.get_mut(&seq) else { return };
+        entry.job.cancel = true;
+        entry.job.cancelled_by.get_or_insert_with(|| by.to_owned());
+        let (kind, target) = (entry.operation.kind.clone(), entry.operation.target.clone());
+        let ended = entry.job.is_untouched().then(|| entry.job.cancellation("nothing more is done"));
+        state.save(seq);
+        let detail = format!("{by} cancels {kind} of '{target}'");
+        self.tell(state, "operation.cancel", &target, detail, None);
+        if let Some(why) = ended {
+            self.end(state, seq, OperationState::Cancelled, Some(why));
+        }
     }
 
     fn tell_end(&self, state: &mut State, operation: &Operation) {
@@ -327,6 +346,20 @@ impl State {
         found.ok_or_else(|| Problem::not_found("operation", id))
     }
 
+    /// Whether that number was ever given to a reservation here.
+    pub(crate) fn was_reserved(&self, id: ReservationId) -> bool {
+        id.0 <= self.reservation
+    }
+
+    /// The operation that has not ended and is to make that reservation.
+    pub(crate) fn awaited(&self, id: ReservationId) -> Option<&Entry> {
+        if !self.was_reserved(id) || self.running == 0 {
+            return None;
+        }
+        let running = self.operations.values().rev().filter(|entry| !entry.operation.state.is_final());
+        running.take(self.running).find(|entry| entry.job.work.makes() == Some(id))
+    }
+
     /// Whether an operation has not ended yet.
     pub(crate) fn is_running(&self, id: OperationId) -> bool {
         self.find(id).is_ok_and(|(_, entry)| !entry.operation.state.is_final())
@@ -338,7 +371,7 @@ impl State {
         self.running += usize::from(!entry.operation.state.is_final());
         self.by_id.insert(entry.operation.id, seq);
         if let Some(key) = &change.key {
-            self.remember_key(key, seq);
+            self.remember_key(&change.by, key, seq);
         }
         // First, because what happens at once names it.
         let row = Row::Operation { seq, entry: Box::new(entry.clone()), key: change.key.clone() };
@@ -347,8 +380,8 @@ impl State {
         seq
     }
 
-    fn remember_key(&mut self, key: &IdempotencyKey, seq: u64) {
-        self.keys.insert(key.key.clone(), (key.fingerprint, seq));
+    fn remember_key(&mut self, by: &str, key: &IdempotencyKey, seq: u64) {
+        self.keys.insert((by.to_owned(), key.key.clone()), (key.fingerprint, seq));
         self.key_of.insert(seq, key.key.clone());
     }
 
@@ -386,7 +419,7 @@ impl State {
         if let Some(entry) = self.operations.remove(&seq) {
             self.by_id.remove(&entry.operation.id);
             if let Some(key) = self.key_of.remove(&seq) {
-                self.keys.remove(&key);
+                self.keys.remove(&(entry.operation.by, key));
             }
             self.rows.push(Row::Forget(seq));
         }

@@ -27,7 +27,8 @@ pub struct Order {
 
 impl Order {
     pub(crate) fn new(state: &State, reign: Generation, class: LatencyClass, step: Step) -> Self {
-        let names = named(&step).into_iter();
+        let (asked, other) = named(&step);
+        let names = std::iter::once(asked).chain(other);
         let addresses = names.filter_map(|name| Some((name.clone(), address(&state.rack, name)?))).collect();
         let deed = |segment: &SegmentId| Some((*segment, state.deeds.get(segment)?.clone()));
         let deeds = segment(&step).and_then(deed).into_iter().collect();
@@ -37,9 +38,15 @@ impl Order {
         };
         Self { step, reign, class, addresses, deeds, shared }
     }
+
+    /// The brick or switch that is asked to do it.
+    pub(crate) fn asked(&self) -> &Name {
+        named(&self.step).0
+    }
 }
 
-fn named(step: &Step) -> Vec<&Name> {
+/// The bricks and switches that a step names: first who is asked to do it.
+fn named(step: &Step) -> (&Name, Option<&Name>) {
     match step {
         Step::PowerOn { brick }
         | Step::PowerOff { brick }
@@ -47,13 +54,13 @@ fn named(step: &Step) -> Vec<&Name> {
         | Step::SegmentRemove { brick, .. }
         | Step::Attach { brick, .. }
         | Step::Detach { brick, .. }
-        | Step::Migrate { brick, .. } => vec![brick],
-        Step::Connect { switch, .. } | Step::Disconnect { switch, .. } => vec![switch],
+        | Step::Migrate { brick, .. } => (brick, None),
+        Step::Connect { switch, .. } | Step::Disconnect { switch, .. } => (switch, None),
         Step::NetPortAdd { brick, server, .. } | Step::NetPortRemove { brick, server, .. } => {
-            vec![brick, server]
+            (brick, Some(server))
         }
         Step::AcceleratorBind { brick, accelerator, .. }
-        | Step::AcceleratorUnbind { brick, accelerator, .. } => vec![brick, accelerator],
+        | Step::AcceleratorUnbind { brick, accelerator, .. } => (brick, Some(accelerator)),
     }
 }
 

@@ -15,7 +15,10 @@ use crate::repair::{self, Repairs};
 use crate::tend;
 
 /// Bricks that are asked at the same time.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 256;
+
+/// Who has not answered by then does not: others are not to be seen later because of it.
+pub(crate) const LOOK_MAX: Duration = Duration::from_secs(4);
 
 /// How often expiries are looked at: they are given in seconds.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
@@ -62,7 +65,8 @@ pub(crate) async fn look(ledger: Arc<Ledger>, hands: Arc<dyn Hands>, mut repairs
                 let (ledger, hands) = (Arc::clone(&ledger), Arc::clone(&hands));
                 async move {
                     let generation = ledger.lock().rack.generation();
-                    let seen = hands.look(&target).await.ok();
+                    let seen = tokio::time::timeout(LOOK_MAX, hands.look(&target)).await;
+                    let seen = seen.ok().and_then(Result::ok);
                     (target, generation, seen)
                 }
             })

@@ -4,17 +4,19 @@
 //! that fails has the course undone, the last leg first; what cannot be undone any more is tried until it succeeds.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{OperationState, Problem};
-use rackmem_rack::{Event, Plan, Quotas, RackError, State as Stand, Step, planner};
+use rackmem_rack::{Brick, Event, Name, Plan, Quotas, RackError, State as Stand, Step, planner};
 use rackmem_types::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::compute::{self, Call, Course, Leg, MachineWork, Told};
 use crate::deed::Placed;
+use crate::dispatch::Lines;
 use crate::error::problem;
 use crate::hands::Hands;
 use crate::job::{Job, Work};
@@ -32,14 +34,30 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause: a brick that comes back is found soon enough.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
+/// How long a worker keeps its place while somebody does not answer.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// One operation's worker.
 pub(crate) struct Worker {
-    ledger: Arc<Ledger>,
-    hands: Arc<dyn Hands>,
-    quotas: Arc<Quotas>,
-    seq: u64,
-    /// Its place among the workers; given up while it waits for a brick that is away.
-    place: Option<OwnedSemaphorePermit>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) hands: Arc<dyn Hands>,
+    pub(crate) quotas: Arc<Quotas>,
+    pub(crate) lines: Arc<Lines>,
+    /// The operation's number.
+    pub(crate) seq: u64,
+    /// Its place among the workers; given up when it has to wait.
+    pub(crate) place: Option<OwnedSemaphorePermit>,
+}
+
+/// What becomes of a leg that fails.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needed {
+    /// The operation fails, and is undone.
+    May,
+    /// It is tried until it succeeds: there is only the way on.
+    Must,
+    /// The same, on the way back: nothing was in use yet of what it takes away.
+    Back,
 }
 
 /// What is to be done with an operation.
@@ -53,16 +71,6 @@ enum Task {
 }
 
 impl Worker {
-    pub(crate) fn new(
-        ledger: Arc<Ledger>,
-        hands: Arc<dyn Hands>,
-        quotas: Arc<Quotas>,
-        seq: u64,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
-        Self { ledger, hands, quotas, seq, place: Some(place) }
-    }
-
     /// Carries the operation out.
     pub(crate) async fn run(mut self) {
         // The store's end has been logged where it happened.
@@ -104,7 +112,8 @@ impl Worker {
                 (Some(legs), _) => return Ok(Task::Back(legs.clone(), again(job.undone))),
                 (None, Some(course)) => return Ok(Task::Forward(course.clone(), again(job.begun))),
                 (None, None) if job.cancel && job.told.is_none() => {
-                    self.ledger.end(&mut state, self.seq, OperationState::Cancelled, None);
+                    let why = job.cancellation("nothing more is done");
+                    self.ledger.end(&mut state, self.seq, OperationState::Cancelled, Some(why));
                     Task::Ended
                 }
                 (None, None) => {
@@ -142,18 +151,17 @@ impl Worker {
         for (at, leg) in legs.iter().enumerate().skip(from) {
             let undoable = at < course.undoable_until();
             let Some((doing, kept)) = self.begin_leg(course, at, leg, legs.len()) else {
-                let detail = "it was cancelled, and what had been done is undone";
-                return self.turn_back(course, Problem::new(ProblemType::Cancelled, detail)).await;
+                return self.turn_back(course, self.cancellation()).await;
             };
             kept.wait().await?;
-            let told = match self.try_leg(&doing, !undoable).await {
+            let told = match self.try_leg(&doing, if undoable { Needed::May } else { Needed::Must }).await {
                 Ok(told) => told,
                 Err(problem) => {
                     if course.undo(&self.ledger.lock().rack, at + 1).is_ok() {
                         return self.turn_back(course, problem).await;
                     }
                     // Another reservation has taken the way back: there is only the way on.
-                    self.try_leg(&doing, true).await?
+                    self.try_leg(&doing, Needed::Must).await?
                 }
             };
             self.remember(told).await?;
@@ -177,6 +185,15 @@ impl Worker {
             self.ledger.keep(state)
         };
         kept.wait().await
+    }
+
+    fn cancellation(&self) -> Problem {
+        let state = self.ledger.lock();
+        let job = state.operations.get(&self.seq).map(|entry| &entry.job);
+        job.map_or_else(
+            || Problem::not_found("operation", self.seq),
+            |job| job.cancellation("what had been done is undone"),
+        )
     }
 
     /// Records that a leg is begun; `None` if the operation was cancelled and can be undone.
@@ -255,7 +272,7 @@ impl Worker {
                 (self.doing(&state, &course, leg), self.ledger.keep(state))
             };
             kept.wait().await?;
-            self.try_leg(&doing, true).await?;
+            self.try_leg(&doing, Needed::Back).await?;
         }
         let kept = {
             let mut state = self.ledger.lock();
@@ -271,27 +288,22 @@ impl Worker {
         kept.wait().await
     }
 
-    /// Does a leg; one that has to be done is tried until it succeeds.
-    async fn try_leg(&mut self, doing: &Doing, must: bool) -> Result<Told, Problem> {
+    /// Does a leg; one that is needed is tried until it succeeds, or until there is nobody who could do it.
+    async fn try_leg(&mut self, doing: &Doing, needed: Needed) -> Result<Told, Problem> {
         let mut pause = PAUSE;
         let mut tried = 0u32;
         loop {
             tried = tried.saturating_add(1);
-            let failure = match doing {
-                Doing::Step(order) => match self.hands.carry_out(order).await {
-                    Ok(place) => return self.note(&order.step, place).await.map(|()| Told::default()),
-                    // Nobody can be asked. Should the server come back with the segment, the watch destroys it.
-                    Err(failure) if is_out_of_reach(&order.step, &failure) => return Ok(Told::default()),
-                    Err(failure) => failure,
-                },
-                Doing::Errand(call) => match self.hands.errand(call).await {
-                    Ok(told) => return Ok(told),
-                    Err(failure) => failure,
-                },
+            let failure = match self.attempt(doing).await {
+                Ok(told) => return Ok(told),
+                Err(failure) => failure,
             };
+            if needed != Needed::May && self.is_moot(doing, needed, &failure, tried) {
+                return Ok(Told::default());
+            }
             let passing =
                 matches!(failure.kind, ProblemType::Unavailable | ProblemType::Busy | ProblemType::Timeout);
-            if !must && (!passing || tried >= TRIES) {
+            if needed == Needed::May && (!passing || tried >= TRIES) {
                 return Err(failure);
             }
             if tried >= TRIES {
@@ -303,6 +315,55 @@ impl Worker {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Does a leg once, when it is its turn.
+    async fn attempt(&mut self, doing: &Doing) -> Result<Told, Problem> {
+        let _turn = match self.lines.turn(doing.asked()) {
+            Ok(turn) => Some(turn),
+            Err(line) => {
+                self.place = None;
+                // A line is never closed.
+                line.acquire_owned().await.ok()
+            }
+        };
+        let hands = Arc::clone(&self.hands);
+        let work = async {
+            match doing {
+                Doing::Step(order) => hands.carry_out(order).await.map(|place| (place, Told::default())),
+                Doing::Errand(call) => hands.errand(call).await.map(|told| (None, told)),
+            }
+        };
+        let mut work = pin!(work);
+        let done = match tokio::time::timeout(PATIENCE, &mut work).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.place = None;
+                work.await
+            }
+        };
+        let (place, told) = done?;
+        if let Doing::Step(order) = doing {
+            self.note(&order.step, place).await?;
+        }
+        Ok(told)
+    }
+
+    /// Whether what is to be taken away cannot be, because there is nobody to be asked. Should they come back with it, the watch takes
+    /// it away.
+    fn is_moot(&self, doing: &Doing, needed: Needed, failure: &Problem, tried: u32) -> bool {
+        if !matches!(failure.kind, ProblemType::Unavailable | ProblemType::Timeout) {
+            return false;
+        }
+        let is_lost = self.ledger.lock().rack.brick(doing.asked()).is_ok_and(Brick::is_lost);
+        match doing {
+            Doing::Step(order) => match order.step {
+                Step::SegmentRemove { .. } => failure.kind == ProblemType::Unavailable,
+                Step::NetPortRemove { .. } if needed == Needed::Back => tried >= TRIES,
+                _ => is_lost,
+            },
+            Doing::Errand(_) => is_lost,
         }
     }
 
@@ -337,16 +398,21 @@ impl Worker {
     }
 }
 
-/// Whether a segment cannot be removed because its server does not answer.
-fn is_out_of_reach(step: &Step, failure: &Problem) -> bool {
-    matches!(step, Step::SegmentRemove { .. }) && failure.kind == ProblemType::Unavailable
-}
-
 /// A leg, with all that has to be known for it.
 #[derive(Debug)]
 enum Doing {
     Step(Order),
     Errand(Call),
+}
+
+impl Doing {
+    /// The brick or switch that is asked.
+    fn asked(&self) -> &Name {
+        match self {
+            Self::Step(order) => order.asked(),
+            Self::Errand(call) => call.errand.brick(),
+        }
+    }
 }
 
 impl fmt::Display for Doing {

@@ -70,7 +70,7 @@ async fn a_drain_moves_pages_or_leaves_them() {
         if fails_at > 0 {
             bricks.fail_after(fails_at);
         }
-        let request = DrainRequest { draining: true };
+        let request = DrainRequest { draining: true, lost: false };
         let drain = controller.brick_drain(change.clone(), brick.clone(), request).await.unwrap();
         let drain = ended(&controller, &drain).await;
         let when = format!("step {fails_at}, twice: {twice}: {drain:?}");

@@ -131,6 +131,10 @@ pub struct DrainRequest {
     #[serde(default = "yes")]
     #[schema(default = true)]
     pub draining: bool,
+    /// It is gone for good: what only its agent could take away counts as gone. Refused while it answers.
+    #[serde(default)]
+    #[schema(default = false)]
+    pub lost: bool,
 }
 
 const fn yes() -> bool {

@@ -41,6 +41,9 @@ enum Command {
         /// Let it take new things again
         #[arg(long)]
         end: bool,
+        /// It is gone for good and will not answer again: release what needs it, then remove it
+        #[arg(long, conflicts_with = "end")]
+        lost: bool,
     },
     /// Remove a brick of which nothing is held, with its cables
     Remove {
@@ -126,9 +129,10 @@ impl Arguments {
             Command::List => list(options).await,
             Command::Show { name } => show(options, name).await,
             Command::Register(register) => register.run(options).await,
-            Command::Drain { name, end } => {
+            Command::Drain { name, end, lost } => {
                 let client = options.changing().await?;
-                let asked = client.brick_drain(name.as_str(), DrainRequest { draining: !end }).await?;
+                let asked =
+                    client.brick_drain(name.as_str(), DrainRequest { draining: !end, lost: *lost }).await?;
                 let done = if *end { "takes new things again" } else { "drained: nothing of it is held" };
                 finish(options.telling(), &client, asked, &format!("{name}: {done}")).await
             }

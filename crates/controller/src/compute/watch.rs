@@ -13,9 +13,10 @@ use rackmem_rack::Name;
 use super::Machine;
 use crate::hands::Hands;
 use crate::ledger::{Ledger, State};
+use crate::watch::LOOK_MAX;
 
 /// Agents that are asked at the same time.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 256;
 
 /// Looks at all machines that nothing is changing, for ever.
 pub(crate) async fn look(ledger: Arc<Ledger>, hands: Arc<dyn Hands>, every: Duration) {
@@ -26,7 +27,10 @@ pub(crate) async fn look(ledger: Arc<Ledger>, hands: Arc<dyn Hands>, every: Dura
         let seen: Vec<_> = stream::iter(asked)
             .map(|((brick, address), machines)| {
                 let hands = Arc::clone(&hands);
-                async move { (hands.machines(&brick, &address).await.ok(), brick, machines) }
+                async move {
+                    let views = tokio::time::timeout(LOOK_MAX, hands.machines(&brick, &address)).await;
+                    (views.ok().and_then(Result::ok), brick, machines)
+                }
             })
             .buffer_unordered(AT_ONCE)
             .collect()

@@ -153,7 +153,6 @@ impl<'a> Batch<'a> {
     }
 
     fn operations(&self, statements: &mut Statements) -> Result<(), serde_json::Error> {
-        // First what goes: a key that was forgotten may be somebody else's now.
         statements.add(
             "DELETE FROM operations WHERE seq IN (SELECT value FROM json_each(?))",
             self.operations.iter().filter(|(_, fate)| matches!(fate, Fate::Gone)).map(|(seq, _)| Ok(seq)),

@@ -166,6 +166,11 @@ impl Brick {
         self.reachable
     }
 
+    /// Whether it is gone for good, as somebody said who knows: nobody has to be asked there any more.
+    pub fn is_lost(&self) -> bool {
+        self.draining && !self.reachable && self.power == Power::Off
+    }
+
     /// Whether it takes nothing new because it is to be removed.
     pub fn is_draining(&self) -> bool {
         self.draining
