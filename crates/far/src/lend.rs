@@ -121,13 +121,11 @@ impl FarMemory {
         let shared = &self.shared;
         let mut lent = shared.lent.lock().unwrap_or_else(PoisonError::into_inner);
         let table = shared.table().clone();
-        let mut records = table.records();
-        records.retain(|record| {
-            let of = |server: &&Arc<Server>| {
-                (&server.dialer.address, server.epoch) == (&record.server, record.epoch)
-            };
-            !record.gone && table.servers.iter().find(of).is_some_and(|server| server.serves())
-        });
+        // By the server that an extent lies on, not by its address: one that was left and joined again is there twice.
+        let is_there = |extent: &Arc<Extent>| !extent.is_gone() && table.servers[extent.server].serves();
+        let extents = table.records().into_iter().zip(&table.extents);
+        let records: Vec<_> =
+            extents.filter(|(_, extent)| is_there(extent)).map(|(record, _)| record).collect();
         // A part that has been given and is in use has pages, whatever was said of it since, be it to a predecessor.
         let is_used = |part: &GivenSegment| records.iter().any(|record| part.has(record));
         let all = &lent.all.given;

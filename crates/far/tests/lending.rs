@@ -109,6 +109,52 @@ fn a_segment_goes_when_what_lies_on_it_has_been_moved() {
     assert_eq!(second.grow().unwrap(), None);
 }
 
+/// Has everything that lies on `old` moved to what is lent from now on; gives where it lies then.
+fn moved(memory: &FarMemory, checked: &mut Checked, old: &[u32], to: &Lending) -> Vec<u32> {
+    let surplus = memory.lend(to.clone()).unwrap();
+    assert_eq!(surplus.iter().cloned().flatten().collect::<Vec<_>>(), old, "all of it has to go");
+    let mut new = Vec::new();
+    while new.len() < old.len() {
+        new.extend(memory.grow().unwrap().unwrap());
+    }
+    assert_eq!(new.len(), old.len());
+    checked.round(&new, old);
+    std::thread::scope(|scope| {
+        let shed = scope.spawn(|| memory.shed(&surplus));
+        while !shed.is_finished() {
+            checked.port.wait(Some(Duration::from_millis(10)), &mut |_| {});
+        }
+        assert!(shed.join().unwrap());
+    });
+    memory.give_back(&surplus);
+    new
+}
+
+/// A server that was left and is joined again is known twice; what lies on it now is not gone with what lay on it before.
+#[test]
+fn what_moves_to_and_fro_between_two_servers_is_never_lost() {
+    let (host, other) = (Host::tcp(1 << 14), Host::tcp(1 << 14));
+    let ((_a, first), (_b, second)) = (made(&host, 300), made(&other, 300));
+    let on = |server| Lending { servers: vec![server], capacity_pages: Some(300), ..Lending::default() };
+    let given = [lending(&[&first]), lending(&[&second])];
+    let lent = [on(host.address()), on(other.address())];
+    for [here, there] in [given, lent] {
+        let memory = connected(here.clone());
+        let mut slots: Vec<u32> = memory.grow().unwrap().unwrap().collect();
+        let mut checked = Checked::new(memory.clone());
+        checked.round(&slots, &[]);
+        for to in [&there, &here, &there, &here, &there] {
+            slots = moved(&memory, &mut checked, &slots, to);
+            // The same said again, and growth that there is no room for, harm nothing.
+            assert_eq!(memory.lend(to.clone()).unwrap(), []);
+            assert_eq!(memory.grow().unwrap(), None);
+            checked.round(&[], &slots);
+            assert_eq!((checked.reads_failed, checked.stores_failed, checked.lost.len()), (0, 0, 0));
+        }
+        memory.destroy();
+    }
+}
+
 /// A pager dies while it moves its pages; its successor is told what it was to have, and then what it had.
 #[test]
 fn a_successor_does_not_empty_what_its_predecessor_used() {
