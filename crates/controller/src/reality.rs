@@ -10,6 +10,9 @@ use crate::deed::Deed;
 use crate::hands::{Seen, TableEntry, Target, attachment_of};
 use crate::ledger::{Ledger, State};
 
+/// What stands between a brick and a segment that it does not reach.
+const UNREACHED: &str = " does not reach segment ";
+
 /// What was told so far.
 #[derive(Debug, Default)]
 pub(crate) struct Reality {
@@ -32,6 +35,7 @@ impl Reality {
         let mut told = BTreeSet::new();
         if let (Some(Seen::Table(table)), true) = (&seen, fresh) {
             self.tell_unreachable(ledger, state, name, table, &mut told);
+            self.tell_reachable(ledger, state, name, &told);
         }
         let Some(observation) = observation(state, target, seen, fresh) else { return };
         // A brick that was removed in the meantime is none of ours.
@@ -70,12 +74,27 @@ impl Reality {
             else {
                 continue;
             };
-            let sentence =
-                format!("{brick} does not reach segment {} on {}: {reason}", entry.segment, segment.brick);
+            let sentence = format!("{brick}{UNREACHED}{} on {}: {reason}", entry.segment, segment.brick);
             if self.is_news(brick, &sentence) {
                 ledger.tell(state, "attachment.unreachable", brick.as_str(), sentence.clone(), None);
             }
             told.insert(sentence);
+        }
+    }
+}
+
+impl Reality {
+    /// Tells which of them it reaches again.
+    fn tell_reachable(&self, ledger: &Ledger, state: &mut State, brick: &Name, now: &BTreeSet<String>) {
+        let segment = |sentence: &String| {
+            let (_, what) = sentence.split_once(UNREACHED)?;
+            Some(what.split_once(':').map_or(what, |(segment, _)| segment).to_owned())
+        };
+        let still: BTreeSet<_> = now.iter().filter_map(segment).collect();
+        let before = self.told.get(brick).into_iter().flatten().filter_map(segment);
+        for segment in before.filter(|segment| !still.contains(segment)).collect::<BTreeSet<_>>() {
+            let detail = format!("{brick} reaches segment {segment} again, or has no need of it any more");
+            ledger.tell(state, "attachment.reachable", brick.as_str(), detail, None);
         }
     }
 }

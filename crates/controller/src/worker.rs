@@ -133,7 +133,12 @@ impl Worker {
                             Task::Ended
                         }
                         Err(error) => {
-                            let error = problem(&error);
+                            let mut error = problem(&error);
+                            if let Work::Drain(brick) = &work {
+                                error.detail += &format!(
+                                    "; {brick} takes nothing new until 'rackmem brick drain {brick} --end'"
+                                );
+                            }
                             self.ledger.end(&mut state, self.seq, OperationState::Failed, Some(error));
                             Task::Ended
                         }

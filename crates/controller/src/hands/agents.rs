@@ -13,7 +13,7 @@ use rackmem_api::{ApiError, AttachmentId, Operation, OperationState, Problem};
 use rackmem_rack::{Name, NetPort, SegmentId};
 use rackmem_types::{PAGE_SIZE, ServerAddress};
 
-use super::{TableEntry, attachment_of, management, memory, segment_of};
+use super::{TableEntry, attachment_of, machines, management, memory, segment_of};
 use crate::deed::Deed;
 use crate::order::Order;
 
@@ -139,7 +139,9 @@ impl Agents {
             owner = owner.or(client.attachment_show(id).await.map_err(told)?.vm);
         }
         let Some(vm) = owner else { return Ok(()) };
-        let mut attachments = client.vm_show(&vm).await.map_err(told)?.attachments;
+        // What a predecessor of this step began may still be under way.
+        let Some(view) = machines::idle(&client, &vm).await? else { return Ok(()) };
+        let mut attachments = view.attachments;
         attachments.retain(|id| !from.contains(id) && !to.contains(id));
         attachments.extend(to);
         ended(&client, client.vm_attachments_set(&vm, &AttachmentSet { attachments }).await).await

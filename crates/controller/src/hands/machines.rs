@@ -4,11 +4,11 @@ use rackmem_api::agent::{AgentClient, Origin, ResizeRequest, VmSpec, VmState, Vm
 use rackmem_api::operation::WaitQuery;
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{ApiError, AttachmentId, Operation, OperationId, OperationState, Problem, VmName};
-use rackmem_rack::Name;
+use rackmem_rack::{Name, SegmentId};
 use rackmem_types::Bytes;
 
 use super::agents::{Agents, ended, told};
-use super::{management, no_address};
+use super::{management, no_address, segment_of};
 use crate::compute::{Call, Errand, Told};
 
 /// Seconds of one wait; an operation that takes longer is waited for again, as long as the agent answers.
@@ -161,7 +161,7 @@ async fn found(client: &AgentClient, vm: &VmName) -> Result<Option<VmView>, Prob
 }
 
 /// The machine when nothing is changing it: a predecessor of this errand may still be under way.
-async fn idle(client: &AgentClient, vm: &VmName) -> Result<Option<VmView>, Problem> {
+pub(super) async fn idle(client: &AgentClient, vm: &VmName) -> Result<Option<VmView>, Problem> {
     loop {
         let Some(view) = found(client, vm).await? else { return Ok(None) };
         let Some(operation) = view.operation else { return Ok(Some(view)) };
@@ -190,10 +190,17 @@ async fn outcome(client: &AgentClient, accepted: Result<Operation, ApiError>) ->
     let operation = await_end(client, accepted.map_err(told)?.id).await?;
     match operation.state {
         OperationState::Done => Ok(Told { size: None, note: operation.note }),
-        _ => Err(operation.error.unwrap_or_else(|| {
-            let detail = format!("the agent's {} of '{}' was cancelled", operation.kind, operation.target);
-            Problem::new(ProblemType::Backend, detail)
-        })),
+        _ => Err(match operation.error {
+            // The agent has waited as long as it was told to: that is its answer, and does not pass.
+            Some(late) if late.kind == ProblemType::Timeout => {
+                Problem::new(ProblemType::Backend, late.detail)
+            }
+            Some(error) => error,
+            None => {
+                let (kind, target) = (operation.kind, operation.target);
+                Problem::new(ProblemType::Backend, format!("the agent's {kind} of '{target}' was cancelled"))
+            }
+        }),
     }
 }
 
@@ -201,9 +208,14 @@ fn runs(view: &VmView) -> bool {
     matches!(view.state, VmState::Running | VmState::Paused | VmState::Waiting)
 }
 
-/// Whether it is the controller's machine: what never changes is as it was asked for.
+/// Whether it is the controller's machine: what never changes is as it was asked for, and its far memory is of the same reservation,
+/// whose number no other has.
 fn is_ours(view: &VmView, spec: &VmSpec) -> bool {
-    view.origin == Origin::Created && view.vcpus == spec.vcpus && view.boot.as_ref() == Some(&spec.boot)
+    let reservation = |ids: &[AttachmentId]| ids.iter().find_map(segment_of).map(SegmentId::reservation);
+    view.origin == Origin::Created
+        && view.vcpus == spec.vcpus
+        && view.boot.as_ref() == Some(&spec.boot)
+        && reservation(&view.attachments) == reservation(&spec.attachments)
 }
 
 /// Whether it is as it was made.

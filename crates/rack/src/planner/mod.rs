@@ -28,6 +28,9 @@ fn applied(rack: &Rack, id: ReservationId) -> Result<&Reservation, RackError> {
         (State::Applied, Some(_)) => {
             Err(RackError::State { id, is: State::Applied, needs: "wait for the plan that is under way" })
         }
+        (State::Reserved, None) => {
+            Err(RackError::State { id, is: State::Reserved, needs: "apply or release it first" })
+        }
         (is, _) => Err(RackError::State { id, is, needs: "only an applied one can be changed" }),
     }
 }

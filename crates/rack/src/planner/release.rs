@@ -35,7 +35,7 @@ pub fn release(rack: &Rack, id: ReservationId) -> Result<Plan, RackError> {
     })
 }
 
-/// Plans to give back up to `less` of a reservation's memory: the segments that came last, whole ones only. The plan says
+/// Plans to give back up to `less` of a reservation's memory: segments that are lost, and then those that came last, whole ones only. The plan says
 /// what really goes; it is refused if no whole segment fits in `less`.
 pub fn shrink(rack: &Rack, id: ReservationId, less: Bytes) -> Result<Plan, RackError> {
     let reservation = super::applied(rack, id)?;
@@ -44,7 +44,7 @@ pub fn shrink(rack: &Rack, id: ReservationId, less: Bytes) -> Result<Plan, RackE
     }
     let mut left = pages_of(less);
     let mut newest: Vec<_> = reservation.mappings.iter().collect();
-    newest.sort_unstable_by_key(|mapping| std::cmp::Reverse(mapping.segment));
+    newest.sort_unstable_by_key(|mapping| (!mapping.lost, std::cmp::Reverse(mapping.segment)));
     let mut removed = Vec::new();
     for mapping in newest {
         if mapping.pages <= left {

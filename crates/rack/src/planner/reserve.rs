@@ -97,9 +97,11 @@ fn check(rack: &Rack, id: ReservationId, request: &Request) -> Result<(), RackEr
                     "project '{project}' has no shared group '{name}'; somebody there has to make it first"
                 ))
             }
-            Some(GroupNeed::Join(name)) if is_being_left(rack, name) => {
-                Some(format!("the last members leave the shared group '{name}'; make another"))
-            }
+            Some(GroupNeed::Join(name)) if !has_memory(rack, name) => Some(no_memory_yet(rack, name)),
+            Some(GroupNeed::Join(name)) => request.compute.as_ref().and_then(|compute| {
+                let member = membership(rack, name, compute)?;
+                Some(format!("{compute} is in the shared group '{name}' already, by reservation {member}"))
+            }),
             Some(GroupNeed::Init(_)) if pages_of(request.memory) == 0 => {
                 Some("a group shares no memory".to_owned())
             }
@@ -116,9 +118,25 @@ fn check(rack: &Rack, id: ReservationId, request: &Request) -> Result<(), RackEr
     problem.map_or(Ok(()), |problem| Err(RackError::Request(problem)))
 }
 
-/// Whether every member of the group is on its way out.
-fn is_being_left(rack: &Rack, name: &Name) -> bool {
-    members(rack, name).all(|member| member.state == State::Releasing)
+/// Whether somebody has made the group's memory, and stays.
+fn has_memory(rack: &Rack, name: &Name) -> bool {
+    members(rack, name).any(|member| member.state == State::Applied)
+}
+
+fn no_memory_yet(rack: &Rack, name: &Name) -> String {
+    let of = |state| members(rack, name).find(|member| member.state == state).map(|member| member.id);
+    match (of(State::Applying), of(State::Reserved)) {
+        (Some(id), _) => {
+            format!("the shared group '{name}' is being made by reservation {id}; try again in a moment")
+        }
+        (None, Some(id)) => format!("the shared group '{name}' is only held; apply reservation {id} first"),
+        (None, None) => format!("the last members leave the shared group '{name}'; make another"),
+    }
+}
+
+/// The reservation by which a compute brick is in the group.
+fn membership(rack: &Rack, name: &Name, compute: &Name) -> Option<ReservationId> {
+    members(rack, name).find(|member| member.compute == *compute).map(|member| member.id)
 }
 
 /// Whether the group is of that project; none is of several.
@@ -137,7 +155,8 @@ pub(super) fn surroundings(rack: &Rack, from: Node, request: &Request, wake: boo
     let mut search = Search::new(rack, from);
     let mut found = Found { from, memory: Vec::new(), joined: Vec::new(), accelerator: None };
     if let Some(GroupNeed::Join(name)) = &request.group {
-        if !is_of_project(rack, name, &request.project) {
+        let compute = rack.graph.brick_at(from)?.name();
+        if !is_of_project(rack, name, &request.project) || membership(rack, name, compute).is_some() {
             return None;
         }
         found.joined = join(rack, &mut search, name, request.class)?;
