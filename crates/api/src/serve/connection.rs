@@ -1,11 +1,13 @@
 //! One connection: TLS where it is asked for, then requests one after the other, each judged first. What changes something ends
-//! although its connection breaks.
+//! although its connection breaks. Who is not known has one answer, and no connection to hold.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::{CONNECTION, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -52,7 +54,8 @@ where
 {
     let (asked_of, signal, from) = (Arc::clone(context), closing.clone(), peer.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        answer(request, from.clone(), Arc::clone(&asked_of), router.clone(), signal.clone())
+        let answered = answer(request, from.clone(), Arc::clone(&asked_of), router.clone(), signal.clone());
+        async { answered.await.map(closed_to_strangers) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -70,6 +73,14 @@ where
     if let Err(error) = ended {
         tracing::debug!("the connection of {peer:?} broke: {error}");
     }
+}
+
+/// An answer to somebody unknown is the connection's last: its place is for those who may ask.
+fn closed_to_strangers(mut response: Response) -> Response {
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn answer(
