@@ -8,8 +8,9 @@ mod batch;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,6 +36,15 @@ const EVENTS_MAX: i64 = 20_000;
 
 /// Changes of the rack that are kept for people who ask what happened.
 const HISTORY_MAX: i64 = 200_000;
+
+/// The database. It holds the secrets of segments.
+const DATABASE: &str = "controller.db";
+
+/// What SQLite puts beside it, with its mode.
+const BESIDE: [&str; 3] = ["controller.db-wal", "controller.db-shm", "controller.db-journal"];
+
+/// Mode of all files: whoever may look into the directory may not read the secrets.
+const MODE: u32 = 0o600;
 
 /// How long a statement waits for the file.
 const BUSY_MAX: Duration = Duration::from_secs(10);
@@ -103,9 +113,9 @@ impl Store {
     /// Opens the store in `directory`, and makes it where it is missing.
     pub(crate) async fn open(directory: &Path) -> Result<Self, ControllerError> {
         let lock = lock(directory)?;
+        guard(directory).map_err(|reason| unusable(directory, reason))?;
         let options = SqliteConnectOptions::new()
-            .filename(directory.join("controller.db"))
-            .create_if_missing(true)
+            .filename(directory.join(DATABASE))
             .busy_timeout(BUSY_MAX)
             .journal_mode(SqliteJournalMode::Wal)
             // What was answered for must be there after a power cut too.
@@ -269,12 +279,36 @@ async fn write_snapshot(
 }
 
 fn lock(directory: &Path) -> Result<File, ControllerError> {
-    let failed = |reason| ControllerError::Directory { path: directory.to_owned(), reason };
+    let failed = |reason| unusable(directory, reason);
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-    let file = File::create(directory.join("lock")).map_err(failed)?;
+    let file = private(&directory.join("lock")).map_err(failed)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(ControllerError::InUse(directory.to_owned())),
         Err(error) => Err(failed(error.into())),
     }
+}
+
+/// Makes the database's files their owner's alone, before SQLite opens them: it gives those that it adds the database's mode.
+fn guard(directory: &Path) -> io::Result<()> {
+    private(&directory.join(DATABASE))?;
+    for name in BESIDE {
+        match std::fs::set_permissions(directory.join(name), Permissions::from_mode(MODE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Opens a file that only its owner may read, and makes it where it is missing.
+fn private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(path)?;
+    // It may have been there before, and a umask may have taken the owner's rights too.
+    file.set_permissions(Permissions::from_mode(MODE))?;
+    Ok(file)
+}
+
+fn unusable(directory: &Path, reason: io::Error) -> ControllerError {
+    ControllerError::Directory { path: directory.to_owned(), reason }
 }

@@ -170,3 +170,27 @@ async fn a_store_of_an_earlier_version_is_taken_over() {
     assert_eq!(stored.rack.snapshot(), rack.snapshot());
     assert_eq!((stored.snapshot_seq, stored.history_seq), (7, 7));
 }
+
+#[tokio::test]
+async fn the_files_are_their_owners_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mode = |mode| Permissions::from_mode(mode);
+    std::fs::set_permissions(directory.path(), mode(0o755)).unwrap();
+    let files = || std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+    for _ in 0..2 {
+        let store = open(directory.path()).await.unwrap();
+        write(&store, vec![Row::Reservation(1)]).await.unwrap();
+        assert!(files().count() >= 4, "{:?}", files().collect::<Vec<_>>());
+        for path in files() {
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
+        }
+        // As an earlier version left them, with what a controller that is killed leaves.
+        store.pool.close().await;
+        for name in BESIDE {
+            std::fs::write(directory.path().join(name), "").unwrap();
+        }
+        for path in files() {
+            std::fs::set_permissions(path, mode(0o644)).unwrap();
+        }
+    }
+}
