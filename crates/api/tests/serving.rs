@@ -147,6 +147,31 @@ async fn who_is_not_known_holds_no_connection() {
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
 }
 
+#[tokio::test]
+async fn what_waits_for_a_server_that_fails_is_told_so() {
+    for method in ["GET", "POST"] {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let never = move || async move {
+            tell.send(()).unwrap();
+            std::future::pending::<()>().await;
+        };
+        let served = serve_router(&on_loopback(), Router::new().route("/", any(never)));
+        let request = format!("{method} / HTTP/1.1\nHost: localhost");
+        let (answer, ()) = tokio::join!(raw(&served, &request), async {
+            told.recv().await.unwrap();
+            assert_eq!(served.closing.failure(), None);
+            served.closing.fail("the disk is full");
+            served.closing.fail("and nothing works");
+        });
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 5"),
+            "{method}: {answer}"
+        );
+        served.ended.await.unwrap();
+        assert_eq!(served.closing.failure(), Some("the disk is full"));
+    }
+}
+
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     directory: tempfile::TempDir,

@@ -1,7 +1,8 @@
 //! The controller's memory: an SQLite file in the state directory, written by one task.
 //!
 //! Changes come in the order in which the ledger made them; all that wait are one transaction. A change is answered for when
-//! its transaction is on the disk. When a transaction fails, nothing more is written: the ledger would be ahead of its store.
+//! its transaction is on the disk. When a transaction fails, nothing more is written, because the ledger is ahead of its store then:
+//! the server is told to end, and a controller that is started anew knows what is on the disk.
 
 mod batch;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use rackmem_api::serve::Closing;
 use rackmem_api::{Event, IdempotencyKey, VmName};
 use rackmem_rack::{Event as RackEvent, Name, Plan, Rack, SegmentId, Snapshot};
 use rustix::fs::FlockOperation;
@@ -24,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::batch::Batch;
 use crate::compute::Machine;
+use crate::config::StateDirectory;
 use crate::deed::{Deed, Placed};
 use crate::error::ControllerError;
 use crate::job::Entry;
@@ -105,13 +108,16 @@ pub(crate) struct Stored {
 #[derive(Debug)]
 pub(crate) struct Store {
     pool: SqlitePool,
+    /// Fails when the store does.
+    closing: Closing,
     /// Held as long as the store is: no second controller.
     _lock: File,
 }
 
 impl Store {
-    /// Opens the store in `directory`, and makes it where it is missing.
-    pub(crate) async fn open(directory: &Path) -> Result<Self, ControllerError> {
+    /// Opens the store in a directory, and makes it where it is missing.
+    pub(crate) async fn open(state: &StateDirectory) -> Result<Self, ControllerError> {
+        let directory = state.path.as_path();
         let lock = lock(directory)?;
         guard(directory).map_err(|reason| unusable(directory, reason))?;
         let options = SqliteConnectOptions::new()
@@ -122,7 +128,7 @@ impl Store {
             .synchronous(SqliteSynchronous::Full);
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
         sqlx::migrate!().run(&pool).await?;
-        Ok(Self { pool, _lock: lock })
+        Ok(Self { pool, closing: state.closing.clone(), _lock: lock })
     }
 
     /// Begins a reign, which is above every earlier one and at least `at_least`, and reads all that is stored.
@@ -229,8 +235,12 @@ impl Store {
             }
             left = left.saturating_sub(1);
             if let Err(error) = self.write(&batch).await {
-                tracing::error!("the store does not work, and nothing more is decided: {error}");
-                return;
+                tracing::error!("nothing more is decided: {error}");
+                // Before those who wait hear that they wait in vain: nobody is to be shown what was not kept.
+                self.closing.fail(error.to_string());
+                drop((batch, changes));
+                // The lock is held until the process ends. Steps that were begun may be under way until then.
+                return std::future::pending().await;
             }
             for (_, answer) in batch.drain(..) {
                 // Who asked may be gone; what it asked for is done all the same.

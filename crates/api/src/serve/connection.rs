@@ -18,7 +18,7 @@ use tower::ServiceExt;
 
 use super::closing::Closing;
 use super::listen::Stream;
-use super::{Context, HANDSHAKE_MAX, HEAD_MAX};
+use super::{Context, FAILED_RETRY_S, HANDSHAKE_MAX, HEAD_MAX};
 use crate::auth::{self, Peer};
 use crate::problem::{Problem, ProblemType};
 
@@ -96,7 +96,21 @@ async fn answer(
     };
     let mut request: Request = request.map(Body::new);
     request.extensions_mut().insert(identity);
-    request.extensions_mut().insert(closing);
+    request.extensions_mut().insert(closing.clone());
+    tokio::select! {
+        // First: what is ready at the same moment may tell of something that was never kept.
+        biased;
+        () = closing.failed() => Ok(unavailable()),
+        answered = ask(request, router) => answered,
+    }
+}
+
+fn unavailable() -> Response {
+    let detail = "what is asked for cannot be kept any more, and this program ends: its log says why; ask again when it was started anew";
+    Problem::new(ProblemType::Unavailable, detail).retry_after(FAILED_RETRY_S).into_response()
+}
+
+async fn ask(request: Request, router: Router) -> Result<Response, std::convert::Infallible> {
     if request.method().is_safe() {
         return router.oneshot(request).await;
     }

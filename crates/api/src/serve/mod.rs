@@ -34,6 +34,9 @@ const HEAD_MAX: Duration = Duration::from_secs(10);
 /// Time for running requests to end after a shutdown was asked for; event streams end at once.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
+/// Seconds after which whoever restarts a program that has failed may have done so.
+const FAILED_RETRY_S: u32 = 5;
+
 /// Pause after the kernel refused a connection (no descriptors): a busy loop would help nobody.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
