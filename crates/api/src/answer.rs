@@ -70,6 +70,13 @@ pub(crate) enum ChangeAnswers {
     /// The generation is missing.
     #[response(status = 428, content_type = "application/problem+json")]
     GenerationRequired(Problem),
+    /// Not now: too much waits, or nothing can be kept.
+    #[response(
+        status = 503,
+        content_type = "application/problem+json",
+        headers(("retry-after" = u32, description = "Seconds after which to try again.")),
+    )]
+    Unavailable(Problem),
     /// Any other problem; `type` and `detail` tell.
     #[response(status = "default", content_type = "application/problem+json")]
     Other(Problem),

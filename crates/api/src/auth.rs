@@ -239,7 +239,9 @@ mod tests {
     fn the_network_is_open_only_to_who_is_guarded() {
         let everywhere = "0.0.0.0".parse().unwrap();
         let error = check_exposed(everywhere, false).unwrap_err().to_string();
-        assert!(error.contains("--tls-cert") && error.contains("--insecure"), "{error}");
+        for way in ["--tls-cert", "--token-file", "--tokens", "--insecure"] {
+            assert!(error.contains(way), "{error}");
+        }
         assert!(check_exposed(everywhere, true).is_ok());
         assert!(check_exposed("127.0.0.1".parse().unwrap(), false).is_ok());
     }

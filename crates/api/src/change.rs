@@ -32,7 +32,7 @@ impl Change {
 #[into_params(parameter_in = Header)]
 #[allow(dead_code, reason = "only its description is used")]
 pub(crate) struct ChangeHeaders {
-    /// The controller's generation; `GET /v1/host` shows the present one.
+    /// The controller's generation; `GET /v1/host` of an agent and `GET /v1/controller` show the present one.
     #[param(rename = "rackmem-generation", minimum = 0, maximum = 9_007_199_254_740_991_u64)]
     generation: u64,
     /// A request that is sent again with the same key is not done again.

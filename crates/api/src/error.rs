@@ -18,8 +18,9 @@ pub enum ApiError {
     NoListener,
     /// The network could change everything without being asked who it is.
     #[error(
-        "{0} is reachable from the network and nothing guards it: give --tls-cert, --tls-key and --tls-ca, or \
-         --token-file, or listen on a loopback address or a Unix socket, or allow everybody with --insecure"
+        "{0} is reachable from the network and nothing guards it: give --tls-cert, --tls-key and --tls-ca, or tokens \
+         (an agent's --token-file, a controller's --tokens), or listen on a loopback address or a Unix socket, or allow \
+         everybody with --insecure"
     )]
     Exposed(IpAddr),
     /// The host name means nothing.

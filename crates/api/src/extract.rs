@@ -13,6 +13,7 @@ use crate::auth::Identity;
 use crate::change::Change;
 use crate::generation::Generation;
 use crate::idempotency::{self, IdempotencyKey};
+use crate::json;
 use crate::problem::{Problem, ProblemType};
 
 /// Largest body of a request: a machine with hundreds of attachments fits many times.
@@ -85,7 +86,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Changing<T> {
             }
         })?;
         let change = Change { generation, key: key(&parts, &body)?, by: Identity::of(&parts).to_string() };
-        Ok(Self { change, body: json(&parts.headers, &body)? })
+        Ok(Self { change, body: read(&parts.headers, &body)? })
     }
 }
 
@@ -96,28 +97,14 @@ fn key(parts: &Parts, body: &Bytes) -> Result<Option<IdempotencyKey>, Problem> {
     IdempotencyKey::of(text, parts.method.as_str(), parts.uri.path(), body).map(Some)
 }
 
-fn json<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Problem> {
+fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Problem> {
     if !body.is_empty() && !is_json(headers) {
         return Err(Problem::new(
             ProblemType::MediaType,
             "the body has to be JSON and to say so: send the header 'Content-Type: application/json'",
         ));
     }
-    let body = if body.is_empty() { b"{}" } else { &body[..] };
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    let value: T = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let path = error.path().to_string();
-        let reason = error.into_inner();
-        if reason.is_data() {
-            let place = if path == "." { String::new() } else { format!("'{path}': ") };
-            Problem::new(ProblemType::Invalid, format!("{place}{reason}"))
-        } else {
-            Problem::new(ProblemType::Malformed, format!("the body is not JSON: {reason}"))
-        }
-    })?;
-    let rest = reader.end();
-    rest.map_err(|error| Problem::new(ProblemType::Malformed, format!("the body is not JSON: {error}")))?;
-    Ok(value)
+    json::read(if body.is_empty() { b"{}" } else { &body[..] })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -157,6 +144,7 @@ mod tests {
             ("{\"boot\":{\"kernel\":1}}", ProblemType::Invalid, "'boot.kernel'"),
             ("{\"colour\":1}", ProblemType::Invalid, "colour"),
             ("", ProblemType::Invalid, "missing field"),
+            ("[\"web1\",1]", ProblemType::Invalid, "expected an object"),
         ] {
             let problem = read(json, body).await.unwrap_err();
             assert_eq!(problem.kind, kind, "{body}: {problem}");

@@ -16,6 +16,9 @@ pub const HEADER: &str = "rackmem-generation";
 /// Largest generation: what SQLite and JSON readers keep exactly.
 pub const MAX: u64 = (1 << 53) - 1;
 
+/// Where the present generation is told.
+const WHERE: &str = "an agent's GET /v1/host or a controller's GET /v1/controller";
+
 /// Number of a controller's reign. It rises when another controller takes over.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
@@ -33,8 +36,8 @@ impl Generation {
             return Ok(asked);
         }
         let detail = format!(
-            "generation {} is older than {}, which is in force: another controller has taken over, or ask \
-             GET /v1/host for the present generation and send that",
+            "generation {} is older than {}, which is in force: another controller has taken over, or send the present \
+             generation, which {WHERE} shows",
             asked.0, self.0
         );
         Err(Problem { generation: Some(self.0), ..Problem::new(ProblemType::StaleGeneration, detail) })
@@ -48,8 +51,9 @@ impl<S: Sync> FromRequestParts<S> for Generation {
         let Some(value) = parts.headers.get(HEADER) else {
             return Err(Problem::new(
                 ProblemType::GenerationRequired,
-                "a request that changes something carries the header Rackmem-Generation: take the number that \
-                 GET /v1/host shows",
+                format!(
+                    "a request that changes something carries the header Rackmem-Generation: take the number that {WHERE} shows"
+                ),
             ));
         };
         let number = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|number| *number <= MAX);
@@ -72,6 +76,7 @@ mod tests {
         let problem = Generation(7).admit(Generation(6)).unwrap_err();
         assert_eq!((problem.status, problem.generation), (412, Some(7)));
         assert!(problem.detail.contains("GET /v1/host"), "{problem}");
+        assert!(problem.detail.contains("GET /v1/controller"), "{problem}");
     }
 
     proptest! {

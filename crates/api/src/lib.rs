@@ -23,6 +23,7 @@ pub mod events;
 pub mod extract;
 pub mod generation;
 pub mod idempotency;
+mod json;
 mod name;
 pub mod operation;
 pub mod problem;

@@ -131,6 +131,47 @@ async fn a_token_is_asked_for() {
     assert_eq!((create.state, create.by.as_str()), (OperationState::Done, "token"));
 }
 
+#[tokio::test]
+async fn who_is_not_known_holds_no_connection() {
+    let guard = Guard { token: Some(Token::new(TOKEN).unwrap()) };
+    let served = serve(&ServeConfig { guard, ..on_loopback() });
+    // It is read to its end, which comes although nobody asked for it.
+    let asked = raw(&served, "GET /v1/host HTTP/1.1\nHost: localhost");
+    let answer = tokio::time::timeout(Duration::from_secs(5), asked).await.unwrap().to_lowercase();
+    assert!(answer.starts_with("http/1.1 401") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    // The router's own refusals too: the controller's tokens are judged there.
+    let refuse = || async { Problem::new(ProblemType::Unauthenticated, "who are you?") };
+    let served = serve_router(&on_loopback(), Router::new().route("/", any(refuse)));
+    let asked = raw(&served, "GET / HTTP/1.1\nHost: localhost");
+    let answer = tokio::time::timeout(Duration::from_secs(5), asked).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_server_that_fails_is_told_so() {
+    for method in ["GET", "POST"] {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let never = move || async move {
+            tell.send(()).unwrap();
+            std::future::pending::<()>().await;
+        };
+        let served = serve_router(&on_loopback(), Router::new().route("/", any(never)));
+        let request = format!("{method} / HTTP/1.1\nHost: localhost");
+        let (answer, ()) = tokio::join!(raw(&served, &request), async {
+            told.recv().await.unwrap();
+            assert_eq!(served.closing.failure(), None);
+            served.closing.fail("the disk is full");
+            served.closing.fail("and nothing works");
+        });
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 5"),
+            "{method}: {answer}"
+        );
+        served.ended.await.unwrap();
+        assert_eq!(served.closing.failure(), Some("the disk is full"));
+    }
+}
+
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     directory: tempfile::TempDir,

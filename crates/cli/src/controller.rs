@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Args;
 use rackmem_api::auth::Guard;
 use rackmem_api::controller::{ControllerApi, RackFile, Tokens, metrics_router, router};
-use rackmem_api::serve::{Closing, Listen, ServeConfig, Server};
+use rackmem_api::serve::{Listen, ServeConfig, Server};
 use rackmem_api::{Change, Problem};
 use rackmem_controller::{Controller, ControllerConfig, RackHands};
 use rackmem_rack::Quotas;
@@ -65,6 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let tokens = arguments.tokens.as_deref().map(tokens).transpose()?;
     let mut config = ControllerConfig::new(&arguments.state);
+    let closing = config.state.closing.clone();
     config.watch_every = std::time::Duration::from_secs(arguments.watch_every);
     if let Some(file) = &arguments.quotas {
         config.quotas = quotas(file)?;
@@ -89,14 +90,17 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // Nobody has to read this line for the controller to serve.
     let scraper = scraped.as_ref().map(|server| format!(", metrics on {}", server.places()[0]));
     let _ = writeln!(io::stdout(), "controller: on {}{}", places.join(" and "), scraper.unwrap_or_default());
-    let closing = Closing::default();
     agent::close_when_told(closing.clone(), "told to end: what is under way goes on at the next start");
     let controller = Arc::new(controller);
     if let Some(server) = scraped {
         tokio::spawn(server.run(metrics_router(Arc::clone(&controller)), closing.clone()));
     }
-    server.run(router(controller, tokens), closing).await;
-    Ok(ExitCode::SUCCESS)
+    server.run(router(controller, tokens), closing.clone()).await;
+    match closing.failure() {
+        None => Ok(ExitCode::SUCCESS),
+        Some(why) => Err(anyhow::Error::msg(why.to_owned()))
+            .context("the controller ends, and whatever it has accepted goes on when it is started again"),
+    }
 }
 
 /// The place where metrics are fetched.

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rackmem_api::serve::Closing;
 use rackmem_rack::Quotas;
 
 /// How a controller is set up.
 #[derive(Clone, Debug)]
 pub struct ControllerConfig {
     /// Where it keeps its state.
-    pub state: PathBuf,
+    pub state: StateDirectory,
     /// What projects may have.
     pub quotas: Quotas,
     /// Operations that may be running or wait; further ones are refused for a while.
@@ -20,6 +21,23 @@ pub struct ControllerConfig {
     pub watch_every: Duration,
     /// For tests: the store takes so many changes and then nothing more, as if the controller had been killed.
     pub dies_at: Option<u64>,
+}
+
+/// Where a controller keeps its state, and who hears of it when nothing can be kept there any more.
+#[derive(Clone, Debug)]
+pub struct StateDirectory {
+    /// The directory.
+    pub path: PathBuf,
+    /// What serves the controller. It fails before anybody could be shown what was not kept; whoever started the controller
+    /// ends it then.
+    pub closing: Closing,
+}
+
+impl StateDirectory {
+    /// The directory, and a server of which nobody knows yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), closing: Closing::default() }
+    }
 }
 
 /// Room for a burst of ten thousand requests, and some more: about 30 MiB.
@@ -35,7 +53,7 @@ impl ControllerConfig {
     /// The defaults, with the state in this directory.
     pub fn new(state: impl Into<PathBuf>) -> Self {
         Self {
-            state: state.into(),
+            state: StateDirectory::new(state),
             quotas: Quotas::default(),
             queue: QUEUE_DEFAULT,
             workers: WORKERS_DEFAULT,

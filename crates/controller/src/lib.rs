@@ -34,7 +34,7 @@ mod watch;
 mod worker;
 
 pub use compute::{Call, Errand, Told};
-pub use config::ControllerConfig;
+pub use config::{ControllerConfig, StateDirectory};
 pub use controller::Controller;
 pub use deed::{Deed, Placed};
 pub use error::ControllerError;

@@ -1,19 +1,22 @@
 //! The controller's memory: an SQLite file in the state directory, written by one task.
 //!
 //! Changes come in the order in which the ledger made them; all that wait are one transaction. A change is answered for when
-//! its transaction is on the disk. When a transaction fails, nothing more is written: the ledger would be ahead of its store.
+//! its transaction is on the disk. When a transaction fails, nothing more is written, because the ledger is ahead of its store then:
+//! the server is told to end, and a controller that is started anew knows what is on the disk.
 
 mod batch;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use rackmem_api::serve::Closing;
 use rackmem_api::{Event, IdempotencyKey, VmName};
 use rackmem_rack::{Event as RackEvent, Name, Plan, Rack, SegmentId, Snapshot};
 use rustix::fs::FlockOperation;
@@ -23,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::batch::Batch;
 use crate::compute::Machine;
+use crate::config::StateDirectory;
 use crate::deed::{Deed, Placed};
 use crate::error::ControllerError;
 use crate::job::Entry;
@@ -35,6 +39,15 @@ const EVENTS_MAX: i64 = 20_000;
 
 /// Changes of the rack that are kept for people who ask what happened.
 const HISTORY_MAX: i64 = 200_000;
+
+/// The database. It holds the secrets of segments.
+const DATABASE: &str = "controller.db";
+
+/// What SQLite puts beside it, with its mode.
+const BESIDE: [&str; 3] = ["controller.db-wal", "controller.db-shm", "controller.db-journal"];
+
+/// Mode of all files: whoever may look into the directory may not read the secrets.
+const MODE: u32 = 0o600;
 
 /// How long a statement waits for the file.
 const BUSY_MAX: Duration = Duration::from_secs(10);
@@ -95,24 +108,27 @@ pub(crate) struct Stored {
 #[derive(Debug)]
 pub(crate) struct Store {
     pool: SqlitePool,
+    /// Fails when the store does.
+    closing: Closing,
     /// Held as long as the store is: no second controller.
     _lock: File,
 }
 
 impl Store {
-    /// Opens the store in `directory`, and makes it where it is missing.
-    pub(crate) async fn open(directory: &Path) -> Result<Self, ControllerError> {
+    /// Opens the store in a directory, and makes it where it is missing.
+    pub(crate) async fn open(state: &StateDirectory) -> Result<Self, ControllerError> {
+        let directory = state.path.as_path();
         let lock = lock(directory)?;
+        guard(directory).map_err(|reason| unusable(directory, reason))?;
         let options = SqliteConnectOptions::new()
-            .filename(directory.join("controller.db"))
-            .create_if_missing(true)
+            .filename(directory.join(DATABASE))
             .busy_timeout(BUSY_MAX)
             .journal_mode(SqliteJournalMode::Wal)
             // What was answered for must be there after a power cut too.
             .synchronous(SqliteSynchronous::Full);
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
         sqlx::migrate!().run(&pool).await?;
-        Ok(Self { pool, _lock: lock })
+        Ok(Self { pool, closing: state.closing.clone(), _lock: lock })
     }
 
     /// Begins a reign, which is above every earlier one and at least `at_least`, and reads all that is stored.
@@ -219,8 +235,12 @@ impl Store {
             }
             left = left.saturating_sub(1);
             if let Err(error) = self.write(&batch).await {
-                tracing::error!("the store does not work, and nothing more is decided: {error}");
-                return;
+                tracing::error!("nothing more is decided: {error}");
+                // Before those who wait hear that they wait in vain: nobody is to be shown what was not kept.
+                self.closing.fail(error.to_string());
+                drop((batch, changes));
+                // The lock is held until the process ends. Steps that were begun may be under way until then.
+                return std::future::pending().await;
             }
             for (_, answer) in batch.drain(..) {
                 // Who asked may be gone; what it asked for is done all the same.
@@ -269,12 +289,36 @@ async fn write_snapshot(
 }
 
 fn lock(directory: &Path) -> Result<File, ControllerError> {
-    let failed = |reason| ControllerError::Directory { path: directory.to_owned(), reason };
+    let failed = |reason| unusable(directory, reason);
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-    let file = File::create(directory.join("lock")).map_err(failed)?;
+    let file = private(&directory.join("lock")).map_err(failed)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(ControllerError::InUse(directory.to_owned())),
         Err(error) => Err(failed(error.into())),
     }
+}
+
+/// Makes the database's files their owner's alone, before SQLite opens them: it gives those that it adds the database's mode.
+fn guard(directory: &Path) -> io::Result<()> {
+    private(&directory.join(DATABASE))?;
+    for name in BESIDE {
+        match std::fs::set_permissions(directory.join(name), Permissions::from_mode(MODE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Opens a file that only its owner may read, and makes it where it is missing.
+fn private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(path)?;
+    // It may have been there before, and a umask may have taken the owner's rights too.
+    file.set_permissions(Permissions::from_mode(MODE))?;
+    Ok(file)
+}
+
+fn unusable(directory: &Path, reason: io::Error) -> ControllerError {
+    ControllerError::Directory { path: directory.to_owned(), reason }
 }

@@ -1,11 +1,13 @@
 //! One connection: TLS where it is asked for, then requests one after the other, each judged first. What changes something ends
-//! although its connection breaks.
+//! although its connection breaks. Who is not known has one answer, and no connection to hold.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::{CONNECTION, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -16,7 +18,7 @@ use tower::ServiceExt;
 
 use super::closing::Closing;
 use super::listen::Stream;
-use super::{Context, HANDSHAKE_MAX, HEAD_MAX};
+use super::{Context, FAILED_RETRY_S, HANDSHAKE_MAX, HEAD_MAX};
 use crate::auth::{self, Peer};
 use crate::problem::{Problem, ProblemType};
 
@@ -52,7 +54,8 @@ where
 {
     let (asked_of, signal, from) = (Arc::clone(context), closing.clone(), peer.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        answer(request, from.clone(), Arc::clone(&asked_of), router.clone(), signal.clone())
+        let answered = answer(request, from.clone(), Arc::clone(&asked_of), router.clone(), signal.clone());
+        async { answered.await.map(closed_to_strangers) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -72,6 +75,14 @@ where
     }
 }
 
+/// An answer to somebody unknown is the connection's last: its place is for those who may ask.
+fn closed_to_strangers(mut response: Response) -> Response {
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 async fn answer(
     request: hyper::Request<Incoming>,
     peer: Peer,
@@ -85,7 +96,21 @@ async fn answer(
     };
     let mut request: Request = request.map(Body::new);
     request.extensions_mut().insert(identity);
-    request.extensions_mut().insert(closing);
+    request.extensions_mut().insert(closing.clone());
+    tokio::select! {
+        // First: what is ready at the same moment may tell of something that was never kept.
+        biased;
+        () = closing.failed() => Ok(unavailable()),
+        answered = ask(request, router) => answered,
+    }
+}
+
+fn unavailable() -> Response {
+    let detail = "what is asked for cannot be kept any more, and this program ends: its log says why; ask again when it was started anew";
+    Problem::new(ProblemType::Unavailable, detail).retry_after(FAILED_RETRY_S).into_response()
+}
+
+async fn ask(request: Request, router: Router) -> Result<Response, std::convert::Infallible> {
     if request.method().is_safe() {
         return router.oneshot(request).await;
     }

@@ -3,13 +3,13 @@
 mod closing;
 mod connection;
 mod listen;
+mod places;
 pub(crate) mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -20,6 +20,7 @@ pub use tls::TlsFiles;
 use crate::auth::Guard;
 use crate::error::ApiError;
 use listen::Listener;
+use places::Places;
 
 /// Connections at one time, of all places together. Each event stream and console holds one.
 const CONNECTIONS_MAX: usize = 4096;
@@ -32,6 +33,9 @@ const HEAD_MAX: Duration = Duration::from_secs(10);
 
 /// Time for running requests to end after a shutdown was asked for; event streams end at once.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Seconds after which whoever restarts a program that has failed may have done so.
+const FAILED_RETRY_S: u32 = 5;
 
 /// Pause after the kernel refused a connection (no descriptors): a busy loop would help nobody.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -60,7 +64,7 @@ pub struct Server {
 pub(crate) struct Context {
     tls: Option<TlsAcceptor>,
     guard: Guard,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 impl std::fmt::Debug for Context {
@@ -80,7 +84,7 @@ impl Server {
         let opened: Result<Vec<_>, _> =
             config.listen.iter().map(|place| listen::open(place, guarded)).collect();
         let listeners = opened?.into_iter().flatten().collect();
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Arc::new(Places::new(CONNECTIONS_MAX));
         Ok(Self { listeners, context: Arc::new(Context { tls, guard: config.guard.clone(), places }) })
     }
 
@@ -106,13 +110,14 @@ async fn accept(listener: Listener, context: Arc<Context>, router: Router, closi
     tokio::pin!(closed);
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(place) = Arc::clone(&context.places).acquire_owned().await else { break };
+        let Some(free) = context.places.free().await else { break };
         let accepted = tokio::select! {
             () = &mut closed => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
+                let Some(place) = context.places.take(free, &peer) else { continue };
                 let (context, router, closing) = (Arc::clone(&context), router.clone(), closing.clone());
                 connections.spawn(async move {
                     connection::serve(stream, peer, &context, router, closing).await;
@@ -131,5 +136,45 @@ async fn accept(listener: Listener, context: Arc<Context>, router: Router, closi
     if drained.await.is_err() {
         tracing::warn!("{} requests were cut after {DRAIN_MAX:?}", connections.len());
         connections.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpSocket, TcpStream};
+
+    /// Asks for nothing, so that an answer shows that the connection has its place.
+    async fn ask(from: [u8; 4], place: &str) -> Option<TcpStream> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let mut stream = socket.connect(place.parse().unwrap()).await.unwrap();
+        let mut status = [0; 12];
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.ok()?;
+        stream.read_exact(&mut status).await.ok()?;
+        assert_eq!(&status, b"HTTP/1.1 404");
+        Some(stream)
+    }
+
+    #[tokio::test]
+    async fn many_connections_of_one_address_keep_no_other_out() {
+        let config = ServeConfig { listen: vec!["127.0.0.1:0".parse().unwrap()], ..ServeConfig::default() };
+        let mut server = Server::open(&config).unwrap();
+        let context = Context { tls: None, guard: Guard::default(), places: Arc::new(Places::new(40)) };
+        server.context = Arc::new(context);
+        let place = server.places().remove(0).to_string();
+        tokio::spawn(server.run(Router::new(), Closing::default()));
+        let mut open = Vec::new();
+        for _ in 0..60 {
+            open.extend(ask([127, 0, 0, 1], &place).await);
+        }
+        assert_eq!(open.len(), 10);
+        ask([127, 0, 0, 2], &place).await.expect("another address is let in");
+        drop(open);
+        // It takes a moment until the server has seen that they are closed.
+        while ask([127, 0, 0, 1], &place).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }

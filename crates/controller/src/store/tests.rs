@@ -81,6 +81,10 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
+async fn open(directory: &Path) -> Result<Store, ControllerError> {
+    Store::open(&StateDirectory::new(directory)).await
+}
+
 async fn write(store: &Store, rows: Vec<Row>) -> Result<(), ControllerError> {
     store.write(&[(rows, oneshot::channel().0)]).await
 }
@@ -102,7 +106,7 @@ proptest! {
         let rows = || kinds.iter().map(|(what, thing, state, text)| row(WHAT[*what], *thing, *state, text));
         block_on(async {
             let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-            let [at_once, one_by_one] = [&directories[0], &directories[1]].map(|directory| Store::open(directory.path()));
+            let [at_once, one_by_one] = [&directories[0], &directories[1]].map(|directory| open(directory.path()));
             let (at_once, one_by_one) = (at_once.await.unwrap(), one_by_one.await.unwrap());
             write(&at_once, rows().collect()).await.unwrap();
             for row in rows() {
@@ -130,7 +134,7 @@ fn rack(trays: u64) -> (Rack, Vec<RackEvent>) {
 #[tokio::test]
 async fn a_snapshot_in_parts_is_read_as_one() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path()).await.unwrap();
+    let store = open(directory.path()).await.unwrap();
     let (rack, events) = rack(10);
     let happened =
         |(seq, event): (u64, RackEvent)| Row::Rack { seq, at_ms: 1, operation: None, event: Box::new(event) };
@@ -166,7 +170,66 @@ async fn a_store_of_an_earlier_version_is_taken_over() {
             .unwrap();
         pool.close().await;
     }
-    let stored = Store::open(directory.path()).await.unwrap().load(0).await.unwrap();
+    let stored = open(directory.path()).await.unwrap().load(0).await.unwrap();
     assert_eq!(stored.rack.snapshot(), rack.snapshot());
     assert_eq!((stored.snapshot_seq, stored.history_seq), (7, 7));
+}
+
+#[tokio::test]
+async fn the_files_are_their_owners_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mode = |mode| Permissions::from_mode(mode);
+    std::fs::set_permissions(directory.path(), mode(0o755)).unwrap();
+    let files = || std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+    for _ in 0..2 {
+        let store = open(directory.path()).await.unwrap();
+        write(&store, vec![Row::Reservation(1)]).await.unwrap();
+        assert!(files().count() >= 4, "{:?}", files().collect::<Vec<_>>());
+        for path in files() {
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
+        }
+        // As an earlier version left them, with what a controller that is killed leaves.
+        store.pool.close().await;
+        for name in BESIDE {
+            std::fs::write(directory.path().join(name), "").unwrap();
+        }
+        for path in files() {
+            std::fs::set_permissions(path, mode(0o644)).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_ends_the_controller_and_keeps_what_was_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDirectory::new(directory.path());
+    let store = Store::open(&state).await.unwrap();
+    let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.pool).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {}", pages + 8)))
+        .execute(&store.pool)
+        .await
+        .unwrap();
+    let (send, changes) = mpsc::unbounded_channel();
+    let running = tokio::spawn(store.run(changes, None));
+    let mut kept = 0;
+    for seq in 1..100 {
+        let (answer, answered) = oneshot::channel();
+        let entry = entry(seq, 0, &"x".repeat(2000));
+        if send.send((vec![Row::Operation { seq, entry, key: None }], answer)).is_err() {
+            break;
+        }
+        if answered.await.is_ok() {
+            assert_eq!(state.closing.failure(), None);
+            kept = seq;
+        } else {
+            assert!(state.closing.failure().unwrap().contains("is the disk full?"));
+        }
+    }
+    assert!((2..99).contains(&kept) && send.is_closed(), "{kept}");
+    // Nobody else has the directory while this process may still be at work.
+    assert!(matches!(Store::open(&state).await, Err(ControllerError::InUse(_))));
+    running.abort();
+    let _ = running.await;
+    let stored = open(directory.path()).await.unwrap().load(0).await.unwrap();
+    assert_eq!(stored.operations.iter().map(|(seq, ..)| *seq).collect::<Vec<_>>(), Vec::from_iter(1..=kept));
 }

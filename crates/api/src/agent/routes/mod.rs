@@ -19,6 +19,7 @@ pub use fleet::fleet;
 
 use super::AgentApi;
 use crate::problem::{Problem, ProblemType};
+use crate::schema::Bearer;
 use served::Served;
 
 /// Declares handlers as routes: their paths and methods are those of the OpenAPI document.
@@ -65,6 +66,7 @@ pub(crate) use declare;
         (name = "operations", description = "Work that was accepted, and what happened."),
     ),
     components(schemas(Problem)),
+    modifiers(&Bearer),
 )]
 struct Document;
 

@@ -22,6 +22,7 @@ use super::{ControllerApi, Tokens};
 use crate::agent::routes::declare;
 use crate::change::Change;
 use crate::problem::{Problem, ProblemType};
+use crate::schema::Bearer;
 
 use super::Who;
 
@@ -43,6 +44,7 @@ use super::Who;
         (name = "operations", description = "Work that was accepted, and what happened."),
     ),
     components(schemas(Problem)),
+    modifiers(&Bearer),
 )]
 struct Document;
 
