@@ -17,7 +17,7 @@ pub enum Role {
     Admin,
     /// Reserve for one project, and look.
     Member,
-    /// Register bricks, and nothing else: what a brick announces itself with.
+    /// Register bricks and look how one is, and nothing else: what a brick announces itself with.
     Join,
     /// Ask for more far memory for the machines of one compute brick, and give it back. The token's name is the brick's.
     Agent,
@@ -43,6 +43,11 @@ impl Who {
     /// Refuses who may not register bricks.
     pub fn registrar(&self) -> Result<(), Problem> {
         self.one_of(&[Role::Admin, Role::Join])
+    }
+
+    /// Refuses who may not look at a single brick: one that announces itself sees whether it is registered already.
+    pub fn acquaintance(&self) -> Result<(), Problem> {
+        self.one_of(&[Role::Admin, Role::Member, Role::Join])
     }
 
     /// Refuses who may not look and reserve.
