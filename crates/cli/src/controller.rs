@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     /// Who may ask: a JSON list of {"name", "token", "role", "project", "expires_ms"}
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,
-    /// What projects may have, JSON: {"default": {"rack": BYTES}, "projects": {"p1": {"tray": BYTES}}}
+    /// What projects may have, JSON: {"default": {"rack": BYTES}, "projects": {"p1": {"tray": BYTES}}}; either may be left out
     #[arg(long, value_name = "FILE")]
     pub(crate) quotas: Option<PathBuf>,
     /// Seconds between two looks at what bricks and switches say of themselves

@@ -76,6 +76,11 @@ pub fn read_judged(
         let (ends, latency_ns, mbps) = (cable.ends.into_inner(), cable.latency, cable.bandwidth);
         reader.add(Event::CableAdded(CableSpec { ends, latency_ns, mbps }), span)?;
     }
+    if reader.events.is_empty() {
+        let problem =
+            "the file registers nothing: write a [[rack]], its [[tray]]s, bricks, switches and cables";
+        return Err(Mistake::new(source, 0..0, problem.to_owned()));
+    }
     Ok(reader.events)
 }
 
