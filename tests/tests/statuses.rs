@@ -192,6 +192,9 @@ fn who_may_not() {
     rig.refused(('1', "GET", "/metrics", ""), 403, "");
     let other = r#"{"memory": 4096, "class": "tray", "project": "p2"}"#;
     rig.refused(('1', "POST", "/v1/reservations", other), 403, "p2");
+    let machine =
+        r#"{"name": "w1", "memory": 67108864, "class": "tray", "boot": {"kernel": "/boot/vmlinuz"}}"#;
+    rig.refused(('1', "POST", "/v1/vms", machine), 403, "--images DIRECTORY");
     let (status, text) = http(&rig.metrics, "", "GET", "/metrics", "");
     assert!(status == 200 && text.contains("rackmem_controller_brick_capacity{brick=\"m1\"}"), "{text}");
     assert_eq!(http(&rig.metrics, "", "GET", "/v1/bricks", "").0, 404);

@@ -12,7 +12,7 @@ use rackmem_api::auth::Guard;
 use rackmem_api::controller::{ControllerApi, RackFile, Tokens, metrics_router, router};
 use rackmem_api::serve::{Closing, Listen, ServeConfig, Server};
 use rackmem_api::{Change, Problem};
-use rackmem_controller::{Controller, ControllerConfig, RackHands};
+use rackmem_controller::{Controller, ControllerConfig, Images, RackHands};
 use rackmem_rack::Quotas;
 
 use crate::tls::{FarProof, ServerTls};
@@ -36,6 +36,10 @@ pub(crate) struct Arguments {
     /// What projects may have, JSON: {"default": {"rack": BYTES}, "projects": {"p1": {"tray": BYTES}}}; either may be left out
     #[arg(long, value_name = "FILE")]
     pub(crate) quotas: Option<PathBuf>,
+    /// Where the images of members lie on the compute bricks: DIRECTORY/PROJECT/ is a project's own, kernels and initrds may
+    /// also lie in DIRECTORY/public/. Without it only administrators make machines
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) images: Option<Images>,
     /// Seconds between two looks at what bricks and switches say of themselves
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) watch_every: u64,
@@ -69,6 +73,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(file) = &arguments.quotas {
         config.quotas = quotas(file)?;
     }
+    config.images.clone_from(&arguments.images);
     let tls = arguments.tls.files();
     // The places first: a port that is taken is told before anything is touched.
     let server = Server::open(&ServeConfig {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use rackmem_rack::Quotas;
 
+use crate::compute::Images;
+
 /// How a controller is set up.
 #[derive(Clone, Debug)]
 pub struct ControllerConfig {
@@ -12,6 +14,8 @@ pub struct ControllerConfig {
     pub state: PathBuf,
     /// What projects may have.
     pub quotas: Quotas,
+    /// Where members' images lie on the compute bricks; without it members name no files.
+    pub images: Option<Images>,
     /// Operations that may be running or wait; further ones are refused for a while.
     pub queue: usize,
     /// Reservations that are carried out at the same time.
@@ -37,6 +41,7 @@ impl ControllerConfig {
         Self {
             state: state.into(),
             quotas: Quotas::default(),
+            images: None,
             queue: QUEUE_DEFAULT,
             workers: WORKERS_DEFAULT,
             watch_every: WATCH_EVERY,

@@ -31,6 +31,7 @@ use crate::{compute, dispatch, metrics, views, watch};
 pub struct Controller {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) hands: Arc<dyn Hands>,
+    pub(crate) images: Option<compute::Images>,
     quotas: Arc<Quotas>,
     queue: mpsc::UnboundedSender<u64>,
     started_ms: u64,
@@ -60,7 +61,7 @@ impl Controller {
         let repairs = Repairs::new(queue.clone());
         tokio::spawn(watch::look(Arc::clone(&ledger), Arc::clone(&hands), repairs, config.watch_every));
         tokio::spawn(compute::watch::look(Arc::clone(&ledger), Arc::clone(&hands), config.watch_every));
-        Ok(Self { ledger, hands, quotas, queue, started_ms: now_ms() })
+        Ok(Self { ledger, hands, images: config.images, quotas, queue, started_ms: now_ms() })
     }
 
     /// Registers at once what these events say; nothing if one of them cannot be.
