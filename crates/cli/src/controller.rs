@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use rackmem_api::auth::Guard;
-use rackmem_api::controller::{ControllerApi, RackFile, Tokens, metrics_router, router};
+use rackmem_api::controller::{ControllerApi, RackFile, Role, Tokens, metrics_router, router};
 use rackmem_api::serve::{Closing, Listen, ServeConfig, Server};
 use rackmem_api::{Change, Problem};
 use rackmem_controller::{Controller, ControllerConfig, Images, RackHands};
@@ -85,6 +85,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     })?;
     let scraped = arguments.metrics.map(metrics).transpose()?;
     let text = token::text(arguments.agent_token_file.as_deref())?;
+    warn(tls.is_some(), tokens.as_ref(), text.is_some());
     let controller =
         Controller::start(config, Arc::new(RackHands::new(tls, text, arguments.far.credentials()?))).await?;
     if let Some(file) = &arguments.rack {
@@ -102,6 +103,23 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     server.run(router(controller, tokens), closing).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Warns of what guards less than it seems to.
+fn warn(has_tls: bool, tokens: Option<&Tokens>, has_agent_token: bool) {
+    if has_tls && tokens.is_none() {
+        tracing::warn!(
+            "there are certificates and no tokens: whoever has a certificate of this authority is an administrator; give \
+             --tokens, too, if anybody else has one"
+        );
+    }
+    if !has_tls && has_agent_token && tokens.is_some_and(|tokens| tokens.has(Role::Join)) {
+        tracing::warn!(
+            "there is no TLS, so the token of the agents is shown to whatever address a brick announces: a token that may \
+             join is worth as much as that one; give --tls-cert, --tls-key and --tls-ca, or have an administrator register \
+             the bricks"
+        );
+    }
 }
 
 /// The place where metrics are fetched.

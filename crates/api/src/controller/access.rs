@@ -158,6 +158,11 @@ impl Tokens {
         Ok(Self(tokens))
     }
 
+    /// Whether somebody has this role.
+    pub fn has(&self, role: Role) -> bool {
+        self.0.iter().any(|(_, who, _)| who.role == role)
+    }
+
     /// Whose token a request carries. All are compared, so that the time says nothing about which one came near.
     pub fn judge(&self, headers: &HeaderMap, now_ms: u64) -> Result<Who, Problem> {
         let refuse = |detail: &str| Problem::new(ProblemType::Unauthenticated, detail);
