@@ -141,8 +141,23 @@ fn bricks_and_cables_that_cannot_be() {
     rig.refused(('0', "POST", "/v1/bricks", &brick("m9", "s1:0")), 409, "s1:0");
     rig.refused(('0', "POST", "/v1/bricks", &brick("m9", "s9:0")), 404, "s9");
     rig.refused(('0', "POST", "/v1/bricks", &brick("m 9", "s1:3")), 422, "m 9");
+    let at = |address: &str| {
+        let mut new: Value = serde_json::from_str(&brick("m9", "s1:3")).unwrap();
+        new["address"] = address.into();
+        new.to_string()
+    };
+    for address in ["not an address", "", "http://m9:7070"] {
+        rig.refused(('0', "POST", "/v1/bricks", &at(address)), 422, "HOST:PORT, unix:PATH or shm:PATH");
+    }
+    rig.refused(('0', "POST", "/v1/bricks", &at("127.0.0.1:1\r\nX: y")), 422, "control characters");
+    rig.refused(('0', "POST", "/v1/bricks", &at(&format!("{}:1", "m".repeat(200_000)))), 422, "at most");
+    let agent = r#"{"name":"c9","tray":"t1","ports":1,"offers":{"kind":"compute","cores":1,"local":4096},"address":"shm:/etc/passwd"}"#;
+    rig.refused(('0', "POST", "/v1/bricks", agent), 422, "https://HOST:PORT");
+    rig.refused(('0', "POST", "/v1/racks", r##"{"file":"# nothing\n"}"##), 422, "registers nothing");
     let file = r#"{"file":"[[rack]]\nname = 7\n"}"#;
     rig.refused(('0', "POST", "/v1/racks", file), 422, "line 2, column 8");
+    let file = r#"{"file":"rack = [{ name = \"r2\" }]\n[[switch]]\nname = \"s2\"\nrack = \"r2\"\nkind = \"circuit\"\nports = 2\naddress = \"ovs:br0\"\n"}"#;
+    rig.refused(('0', "POST", "/v1/racks", file), 422, "line 7, column 11: 's2' cannot be asked");
     rig.refused(('0', "GET", "/v1/nothing", ""), 404, "openapi.json");
     rig.refused(('0', "PUT", "/v1/bricks", ""), 405, "method");
     assert_eq!(rig.get("/v1/bricks").1.as_array().unwrap().len(), 3, "nothing is half done");
@@ -177,6 +192,9 @@ fn who_may_not() {
     rig.refused(('1', "GET", "/metrics", ""), 403, "");
     let other = r#"{"memory": 4096, "class": "tray", "project": "p2"}"#;
     rig.refused(('1', "POST", "/v1/reservations", other), 403, "p2");
+    let machine =
+        r#"{"name": "w1", "memory": 67108864, "class": "tray", "boot": {"kernel": "/boot/vmlinuz"}}"#;
+    rig.refused(('1', "POST", "/v1/vms", machine), 403, "--images DIRECTORY");
     let (status, text) = http(&rig.metrics, "", "GET", "/metrics", "");
     assert!(status == 200 && text.contains("rackmem_controller_brick_capacity{brick=\"m1\"}"), "{text}");
     assert_eq!(http(&rig.metrics, "", "GET", "/v1/bricks", "").0, 404);

@@ -86,7 +86,7 @@ pub enum ApiError {
         reason: String,
     },
     /// The file with the controller's tokens cannot be read.
-    #[error("the token file is not a JSON list of {{name, token, role, project, expires_ms}}: {0}")]
+    #[error("the token file is no usable JSON list of {{name, token, role, project, expires_ms}}: {0}")]
     TokenFile(String),
     /// The request was refused, or what it asked for failed.
     #[error(transparent)]

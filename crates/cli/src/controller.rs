@@ -9,10 +9,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use rackmem_api::auth::Guard;
-use rackmem_api::controller::{ControllerApi, RackFile, Tokens, metrics_router, router};
+use rackmem_api::controller::{ControllerApi, RackFile, Role, Tokens, metrics_router, router};
 use rackmem_api::serve::{Listen, ServeConfig, Server};
 use rackmem_api::{Change, Problem};
-use rackmem_controller::{Controller, ControllerConfig, RackHands};
+use rackmem_controller::{Controller, ControllerConfig, Images, RackHands};
 use rackmem_rack::Quotas;
 
 use crate::tls::{FarProof, ServerTls};
@@ -33,9 +33,13 @@ pub(crate) struct Arguments {
     /// Who may ask: a JSON list of {"name", "token", "role", "project", "expires_ms"}
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,
-    /// What projects may have, JSON: {"default": {"rack": BYTES}, "projects": {"p1": {"tray": BYTES}}}
+    /// What projects may have, JSON: {"default": {"rack": BYTES}, "projects": {"p1": {"tray": BYTES}}}; either may be left out
     #[arg(long, value_name = "FILE")]
     pub(crate) quotas: Option<PathBuf>,
+    /// Where the images of members lie on the compute bricks: DIRECTORY/PROJECT/ is a project's own, kernels and initrds may
+    /// also lie in DIRECTORY/public/. Without it only administrators make machines
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) images: Option<Images>,
     /// Seconds between two looks at what bricks and switches say of themselves
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) watch_every: u64,
@@ -70,6 +74,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(file) = &arguments.quotas {
         config.quotas = quotas(file)?;
     }
+    config.images.clone_from(&arguments.images);
     let tls = arguments.tls.files();
     // The places first: a port that is taken is told before anything is touched.
     let server = Server::open(&ServeConfig {
@@ -81,6 +86,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     })?;
     let scraped = arguments.metrics.map(metrics).transpose()?;
     let text = token::text(arguments.agent_token_file.as_deref())?;
+    warn(tls.is_some(), tokens.as_ref(), text.is_some());
     let controller =
         Controller::start(config, Arc::new(RackHands::new(tls, text, arguments.far.credentials()?))).await?;
     if let Some(file) = &arguments.rack {
@@ -100,6 +106,23 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         None => Ok(ExitCode::SUCCESS),
         Some(why) => Err(anyhow::Error::msg(why.to_owned()))
             .context("the controller ends, and whatever it has accepted goes on when it is started again"),
+    }
+}
+
+/// Warns of what guards less than it seems to.
+fn warn(has_tls: bool, tokens: Option<&Tokens>, has_agent_token: bool) {
+    if has_tls && tokens.is_none() {
+        tracing::warn!(
+            "there are certificates and no tokens: whoever has a certificate of this authority is an administrator; give \
+             --tokens, too, if anybody else has one"
+        );
+    }
+    if !has_tls && has_agent_token && tokens.is_some_and(|tokens| tokens.has(Role::Join)) {
+        tracing::warn!(
+            "there is no TLS, so the token of the agents is shown to whatever address a brick announces: a token that may \
+             join is worth as much as that one; give --tls-cert, --tls-key and --tls-ca, or have an administrator register \
+             the bricks"
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use rackmem_api::ApiError;
 use rackmem_api::client::Endpoint;
-use rackmem_api::controller::{BrickKind, BrickNew, ControllerClient};
+use rackmem_api::controller::{BrickKind, BrickNew, BrickView, ControllerClient};
 use rackmem_api::problem::ProblemType;
 use rackmem_api::serve::TlsFiles;
 use rackmem_rack::Name;
@@ -19,6 +19,9 @@ use crate::token;
 
 /// Between two attempts: a controller that was restarted hears of its bricks within this time.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// What is in a brick's way goes when an administrator removes it; that is asked for ever more seldom, but within this time.
+const AGAIN_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Announcing itself")]
@@ -96,27 +99,131 @@ fn client(
     Ok(ControllerClient::new(endpoint, tls, token::text(token_file)?.as_deref())?)
 }
 
-/// Tries until the controller has said yes or no.
+/// What came of an attempt, in a sentence for the log.
+enum Attempt {
+    /// The controller has the brick as it is.
+    Joined(String),
+    /// The controller says no, and would say it again.
+    Refused(String),
+    /// Something else has its name or its port: it can join when that is gone.
+    InTheWay(String),
+    /// Nobody said yes or no.
+    NotYet(String),
+}
+
+/// Tries until the controller has the brick, or says no for good. What came of it is told when it is news.
 async fn join(client: ControllerClient, brick: BrickNew) {
-    let name = &brick.name;
-    let mut is_told = false;
+    let (mut told, mut pause) = (String::new(), AGAIN);
     loop {
-        let registered = async { client.clone().under_present().await?.brick_register(&brick).await };
-        match registered.await {
-            Ok(_) => return tracing::info!("the controller has registered '{name}'"),
-            // After a restart of this program, mostly.
-            Err(ApiError::Problem(problem)) if problem.kind == ProblemType::Exists => {
-                return tracing::info!("'{name}' is not registered anew: {}", problem.detail);
+        match attempt(&client, &brick).await {
+            Attempt::Joined(sentence) => return tracing::info!("{sentence}"),
+            Attempt::Refused(sentence) => return tracing::error!("{sentence}"),
+            Attempt::InTheWay(sentence) => {
+                if sentence != told {
+                    tracing::error!("{sentence}");
+                    (told, pause) = (sentence, AGAIN);
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(AGAIN_MAX);
             }
-            Err(ApiError::Problem(problem)) if problem.retry_after_s.is_none() && problem.status != 412 => {
-                return tracing::error!("the controller refuses '{name}': {}", problem.detail);
+            Attempt::NotYet(sentence) => {
+                if sentence != told {
+                    tracing::warn!("{sentence}");
+                    told = sentence;
+                }
+                pause = AGAIN;
+                tokio::time::sleep(pause).await;
             }
-            Err(error) if !is_told => {
-                tracing::warn!("'{name}' is not registered yet: {error}");
-                is_told = true;
-            }
-            Err(_) => {}
         }
-        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn attempt(client: &ControllerClient, brick: &BrickNew) -> Attempt {
+    let name = &brick.name;
+    let not_yet = |error: ApiError| Attempt::NotYet(format!("'{name}' is not registered yet: {error}"));
+    let registered = async { client.clone().under_present().await?.brick_register(brick).await };
+    let refusal = match registered.await {
+        Ok(_) => return Attempt::Joined(format!("the controller has registered '{name}'")),
+        Err(ApiError::Problem(problem)) if problem.kind == ProblemType::Exists => problem.detail,
+        Err(ApiError::Problem(problem)) if problem.retry_after_s.is_none() && problem.status != 412 => {
+            return Attempt::Refused(format!("the controller refuses '{name}': {}", problem.detail));
+        }
+        Err(error) => return not_yet(error),
+    };
+    match client.brick_show(name).await {
+        Ok(known) => match differences(brick, &known).as_slice() {
+            // After a restart of this program, mostly.
+            [] => Attempt::Joined(format!("'{name}' is registered already")),
+            differences => Attempt::InTheWay(format!(
+                "the controller knows another '{name}', and this one is not registered: {}; remove that one with \
+                 'rackmem brick remove {name}', and this one joins by itself, or start this one as it is registered",
+                differences.join(", ")
+            )),
+        },
+        Err(ApiError::Problem(problem)) if problem.kind == ProblemType::NotFound => {
+            Attempt::InTheWay(format!(
+                "'{name}' is not registered: {refusal}; remove what is in its way from the controller, and it joins by \
+                 itself, or start it with another --brick or --cable"
+            ))
+        }
+        Err(error) => not_yet(error),
+    }
+}
+
+/// In what a brick of that name that the controller knows is another one. A pool of another size is none: the controller asks the
+/// memory server for that, and believes it.
+fn differences(brick: &BrickNew, known: &BrickView) -> Vec<String> {
+    let address = |address: &Option<String>| address.clone().unwrap_or_else(|| "none".to_owned());
+    let mut differ = vec![
+        ("tray", known.tray.clone(), brick.tray.clone()),
+        ("address", address(&known.address), address(&brick.address)),
+        ("number of ports", known.ports.to_string(), brick.ports.to_string()),
+    ];
+    match (&known.offers, &brick.offers) {
+        (BrickKind::Memory { .. }, BrickKind::Memory { .. }) => {}
+        (known, new) => differ.push(("offer", offer(known), offer(new))),
+    }
+    differ.retain(|(_, known, new)| known != new);
+    let told = |(what, known, new)| format!("its {what} is {known} there and {new} here");
+    differ.into_iter().map(told).collect()
+}
+
+fn offer(offers: &BrickKind) -> String {
+    match offers {
+        BrickKind::Compute { cores, local } => format!("{cores} cores with {local}"),
+        BrickKind::Memory { size } => format!("memory, {size}"),
+        BrickKind::Accelerator { model, slots } => format!("{slots} slots of {model}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_brick_is_known_again_by_all_that_it_registers_with() {
+        let text = r#"{"name":"c3","tray":"t1","ports":2,"offers":{"kind":"compute","cores":4,"local":1073741824},
+            "address":"10.0.0.3:7080"}"#;
+        let brick: BrickNew = serde_json::from_str(text).unwrap();
+        let mut known: BrickView = serde_json::from_value(serde_json::json!({
+            "name": "c3", "tray": "t1", "ports": 2, "offers": brick.offers, "power": "on", "reachable": true, "draining": false,
+            "capacity": 4, "used": 0, "local_free": 0, "watts": 0, "address": "10.0.0.3:7080"
+        }))
+        .unwrap();
+        assert_eq!(differences(&brick, &known), Vec::<String>::new());
+        (known.tray, known.address) = ("t2".to_owned(), None);
+        known.offers = BrickKind::Memory { size: rackmem_types::Bytes(1 << 30) };
+        let told = differences(&brick, &known);
+        assert_eq!(
+            told,
+            [
+                "its tray is t2 there and t1 here",
+                "its address is none there and 10.0.0.3:7080 here",
+                "its offer is memory, 1GiB there and 4 cores with 1GiB here"
+            ]
+        );
+        let lends = |size| BrickKind::Memory { size: rackmem_types::Bytes(size) };
+        let brick = BrickNew { offers: lends(1 << 20), tray: "t2".to_owned(), address: None, ..brick };
+        assert_eq!(differences(&brick, &known), Vec::<String>::new(), "its size is asked for");
     }
 }

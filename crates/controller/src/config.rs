@@ -6,6 +6,8 @@ use std::time::Duration;
 use rackmem_api::serve::Closing;
 use rackmem_rack::Quotas;
 
+use crate::compute::Images;
+
 /// How a controller is set up.
 #[derive(Clone, Debug)]
 pub struct ControllerConfig {
@@ -13,6 +15,8 @@ pub struct ControllerConfig {
     pub state: StateDirectory,
     /// What projects may have.
     pub quotas: Quotas,
+    /// Where members' images lie on the compute bricks; without it members name no files.
+    pub images: Option<Images>,
     /// Operations that may be running or wait; further ones are refused for a while.
     pub queue: usize,
     /// Reservations that are carried out at the same time.
@@ -55,6 +59,7 @@ impl ControllerConfig {
         Self {
             state: StateDirectory::new(state),
             quotas: Quotas::default(),
+            images: None,
             queue: QUEUE_DEFAULT,
             workers: WORKERS_DEFAULT,
             watch_every: WATCH_EVERY,

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::config::ControllerConfig;
 use crate::error::{ControllerError, problem};
-use crate::hands::Hands;
+use crate::hands::{Hands, address};
 use crate::job::{Entry, Job, Work};
 use crate::ledger::{Ledger, State, now_ms};
 use crate::repair::Repairs;
@@ -31,6 +31,7 @@ use crate::{compute, dispatch, metrics, views, watch};
 pub struct Controller {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) hands: Arc<dyn Hands>,
+    pub(crate) images: Option<compute::Images>,
     quotas: Arc<Quotas>,
     queue: mpsc::UnboundedSender<u64>,
     started_ms: u64,
@@ -60,7 +61,7 @@ impl Controller {
         let repairs = Repairs::new(queue.clone());
         tokio::spawn(watch::look(Arc::clone(&ledger), Arc::clone(&hands), repairs, config.watch_every));
         tokio::spawn(compute::watch::look(Arc::clone(&ledger), Arc::clone(&hands), config.watch_every));
-        Ok(Self { ledger, hands, quotas, queue, started_ms: now_ms() })
+        Ok(Self { ledger, hands, images: config.images, quotas, queue, started_ms: now_ms() })
     }
 
     /// Registers at once what these events say; nothing if one of them cannot be.
@@ -192,11 +193,15 @@ impl ControllerApi for Controller {
     async fn brick_register(&self, change: Change, brick: BrickNew) -> Result<Operation, Problem> {
         let target = brick.name.clone();
         let events = views::registration(brick).map_err(|error| problem(&error))?;
+        events
+            .iter()
+            .try_for_each(address::judge)
+            .map_err(|error| Problem::new(ProblemType::Invalid, error))?;
         self.register(&change, kind::BRICK_REGISTER, target, events).await
     }
 
     async fn rack_register(&self, change: Change, file: RackFile) -> Result<Operation, Problem> {
-        let events = file::read(&file.file)
+        let events = file::read_judged(&file.file, &address::judge)
             .map_err(|mistake| Problem::new(ProblemType::Invalid, mistake.to_string()))?;
         let racks = events.iter().filter_map(|event| match event {
             RackEvent::RackAdded(name) => Some(name.to_string()),

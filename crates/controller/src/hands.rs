@@ -3,6 +3,7 @@
 //! A brick's address may be two, `DATA,MANAGEMENT`: the first is what compute bricks reach through the switches, the second what the
 //! controller itself asks.
 
+pub(crate) mod address;
 mod agents;
 mod machines;
 pub(crate) mod memory;
@@ -17,6 +18,7 @@ use rackmem_far::{Credentials, PoolView};
 use rackmem_rack::{Name, PARTS_MAX, SegmentId, Step};
 
 use crate::compute::{Call, Told};
+use address::management;
 use agents::Agents;
 pub(crate) use agents::told;
 use memory::Memory;
@@ -180,8 +182,7 @@ impl Hands for RackHands {
 impl Order {
     /// The address of a brick, as compute bricks reach it.
     fn data(&self, brick: &Name) -> Result<&str, Problem> {
-        let address = self.addresses.get(brick).ok_or_else(|| no_address(brick))?;
-        Ok(address.split_once(',').map_or(address.as_str(), |(data, _)| data))
+        self.addresses.get(brick).map(|address| address::data(address)).ok_or_else(|| no_address(brick))
     }
 
     fn deed(&self, segment: SegmentId) -> Result<&Deed, Problem> {
@@ -197,10 +198,6 @@ impl Order {
     fn management(&self, brick: &Name) -> Result<&str, Problem> {
         self.addresses.get(brick).map(|address| management(address)).ok_or_else(|| no_address(brick))
     }
-}
-
-fn management(address: &str) -> &str {
-    address.split_once(',').map_or(address, |(_, management)| management)
 }
 
 pub(crate) fn no_address(brick: &Name) -> Problem {

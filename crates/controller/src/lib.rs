@@ -33,7 +33,7 @@ mod views;
 mod watch;
 mod worker;
 
-pub use compute::{Call, Errand, Told};
+pub use compute::{Call, Errand, Images, ParseImagesError, Told};
 pub use config::{ControllerConfig, StateDirectory};
 pub use controller::Controller;
 pub use deed::{Deed, Placed};

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rackmem_api::Problem;
 use rackmem_far::PoolView;
-use rackmem_rack::{Name, Observation, Offer, Rack, SegmentId};
+use rackmem_rack::{Difference, Name, Observation, Offer, Power, Rack, SegmentId};
 use rackmem_types::Bytes;
 
 use crate::deed::Deed;
@@ -13,11 +14,16 @@ use crate::ledger::{Ledger, State};
 /// What stands between a brick and a segment that it does not reach.
 const UNREACHED: &str = " does not reach segment ";
 
+/// Characters of a reason that are told.
+const REASON_MAX: usize = 500;
+
 /// What was told so far.
 #[derive(Debug, Default)]
 pub(crate) struct Reality {
     /// What was told and is still so.
     told: BTreeMap<Name, BTreeSet<String>>,
+    /// Why those that do not answer do not, as it was told last.
+    silent: BTreeMap<Name, String>,
 }
 
 impl Reality {
@@ -28,10 +34,20 @@ impl Reality {
         ledger: &Ledger,
         state: &mut State,
         target: &Target,
-        seen: Option<Seen>,
+        seen: Result<Seen, Problem>,
         fresh: bool,
     ) {
         let name = target.name();
+        let seen = match seen {
+            Ok(seen) => {
+                self.silent.remove(name);
+                Some(seen)
+            }
+            Err(problem) => {
+                self.tell_silent(ledger, state, target, &problem.detail);
+                None
+            }
+        };
         let mut told = BTreeSet::new();
         if let (Some(Seen::Table(table)), true) = (&seen, fresh) {
             self.tell_unreachable(ledger, state, name, table, &mut told);
@@ -46,13 +62,35 @@ impl Reality {
             if let Some(Err(error)) = &corrected {
                 tracing::warn!("{sentence}, and the rack cannot be corrected: {error}");
             }
-            if corrected.is_some() || self.is_news(name, &sentence) {
+            // That somebody does not answer was told with the reason.
+            let is_told = matches!(difference, Difference::Silent(_));
+            if !is_told && (corrected.is_some() || self.is_news(name, &sentence)) {
                 ledger.tell(state, "rack.difference", name.as_str(), sentence.clone(), None);
             }
             told.insert(sentence);
         }
         if fresh {
             self.told.insert(name.clone(), told);
+        }
+    }
+
+    /// Tells that somebody does not answer, and why: once, and again when the reason is another one.
+    fn tell_silent(&mut self, ledger: &Ledger, state: &mut State, target: &Target, reason: &str) {
+        let name = target.name();
+        // Words of the other side may be long.
+        let reason: String = reason.chars().take(REASON_MAX).collect();
+        let is_other = self.silent.get(name) != Some(&reason);
+        let is_news = match (target, state.rack.brick(name)) {
+            (Target::Switch(..), _) => is_other && state.rack.switch(name).is_ok(),
+            // One that is off cannot answer.
+            (_, Ok(brick)) => brick.power() == Power::On && (brick.is_reachable() || is_other),
+            (_, Err(_)) => false,
+        };
+        if is_news {
+            let sentence = format!("{name} does not answer: {reason}");
+            tracing::warn!("{sentence}");
+            ledger.tell(state, "rack.difference", name.as_str(), sentence, None);
+            self.silent.insert(name.clone(), reason);
         }
     }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
+use rackmem_api::Problem;
+use rackmem_api::problem::ProblemType;
 use rackmem_rack::{Event, Offer, Rack, Timestamp};
 
 use crate::hands::{Hands, Target};
@@ -66,7 +68,7 @@ pub(crate) async fn look(ledger: Arc<Ledger>, hands: Arc<dyn Hands>, mut repairs
                 async move {
                     let generation = ledger.lock().rack.generation();
                     let seen = tokio::time::timeout(LOOK_MAX, hands.look(&target)).await;
-                    let seen = seen.ok().and_then(Result::ok);
+                    let seen = seen.unwrap_or_else(|_| Err(too_late()));
                     (target, generation, seen)
                 }
             })
@@ -77,8 +79,8 @@ pub(crate) async fn look(ledger: Arc<Ledger>, hands: Arc<dyn Hands>, mut repairs
                 let mut state = ledger.lock();
                 // What was asked before a plan ended tells nothing about what is believed after it.
                 let is_fresh = state.rack.generation() == generation;
-                chores.extend(tend::chores(&state, ledger.reign, &target, seen.as_ref()));
-                let lacks = seen.as_ref().filter(|_| is_fresh);
+                chores.extend(tend::chores(&state, ledger.reign, &target, seen.as_ref().ok()));
+                let lacks = seen.as_ref().ok().filter(|_| is_fresh);
                 let lacks = lacks.map(|seen| repair::steps(&state.rack, &target, seen));
                 reality.compare(&ledger, &mut state, &target, seen, is_fresh);
                 (lacks, ledger.keep(state))
@@ -94,6 +96,14 @@ pub(crate) async fn look(ledger: Arc<Ledger>, hands: Arc<dyn Hands>, mut repairs
             tend::carry_out(&ledger, &hands, &order).await;
         }
     }
+}
+
+fn too_late() -> Problem {
+    let seconds = LOOK_MAX.as_secs();
+    Problem::new(
+        ProblemType::Timeout,
+        format!("nothing came within {seconds} s; is it stopped, or a firewall in between?"),
+    )
 }
 
 fn targets(rack: &Rack) -> Vec<Target> {

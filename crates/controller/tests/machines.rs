@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::{Bricks, change, ended, register, settled, start, who};
-use rackmem_api::agent::{ElasticBounds, StopRequest};
+use rackmem_api::agent::{Boot, ElasticBounds, StopRequest};
 use rackmem_api::controller::{
     ControllerApi, MachineNew, MachineResize, MachineState, MachineView, Role, Who,
 };
@@ -311,6 +311,7 @@ async fn machines_belong_to_projects_and_count_against_their_quota() {
     let mut config = ControllerConfig::new(state.path());
     config.quotas =
         serde_json::from_str(r#"{"default": {}, "projects": {"p1": {"tray": 1073741824}}}"#).unwrap();
+    config.images = Some("/images".parse().unwrap());
     let controller = Controller::start(config, Arc::new(Bricks::default())).await.unwrap();
     register(&controller).await;
     let change = change(&controller).await;
@@ -319,7 +320,11 @@ async fn machines_belong_to_projects_and_count_against_their_quota() {
         role: Role::Member,
         project: Some(project.to_owned()),
     };
-    let asked = controller.vm_create(change.clone(), member("p1"), new(gib(1))).await.unwrap();
+    let problem = controller.vm_create(change.clone(), member("p1"), new(gib(1))).await.unwrap_err();
+    assert_eq!((problem.status, problem.detail.contains("/images/p1")), (403, true), "{problem}");
+    let own = Boot { kernel: Some("/images/p1/vmlinuz".into()), ..Boot::default() };
+    let asked = MachineNew { boot: own, ..new(gib(1)) };
+    let asked = controller.vm_create(change.clone(), member("p1"), asked).await.unwrap();
     assert_eq!(ended(&controller, &asked).await.state, OperationState::Done);
     let resize = MachineResize { memory: gib(2) };
     let grow = controller.vm_resize(change.clone(), member("p1"), web1(), resize).await.unwrap();

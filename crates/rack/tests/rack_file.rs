@@ -48,3 +48,11 @@ fn mistakes_are_shown_where_they_are() {
         insta::assert_snapshot!("mistakes", shown.join("\n\n"));
     });
 }
+
+#[test]
+fn a_file_without_anything_in_it_is_a_mistake() {
+    for nothing in ["", "\n", "# later\n", "rack = []\n"] {
+        let shown = file::read(nothing).unwrap_err().to_string();
+        assert!(shown.starts_with("line 1, column 1: the file registers nothing"), "{shown}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,13 +40,33 @@ pub trait SwitchDriver: Send + Sync + Debug {
     }
 }
 
-/// The switch at `address`: `tc:NAMESPACE` is the kernel's cross-connect there, `sim:PORTS` a new one in memory.
+/// Where a switch is: `tc:NAMESPACE` is the kernel's cross-connect there, `sim:PORTS` a new one in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SwitchAddress {
+    /// The kernel's cross-connect in this network namespace.
+    Tc(String),
+    /// One in memory with so many ports.
+    Sim(u16),
+}
+
+impl FromStr for SwitchAddress {
+    type Err = SwitchError;
+
+    fn from_str(text: &str) -> Result<Self, SwitchError> {
+        let unknown = || SwitchError::Address(text.to_owned());
+        match text.split_once(':').ok_or_else(unknown)? {
+            ("tc", namespace) if !namespace.is_empty() => Ok(Self::Tc(namespace.to_owned())),
+            ("sim", ports) => Ok(Self::Sim(ports.parse().map_err(|_| unknown())?)),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// The switch at `address`, which reads like a [`SwitchAddress`].
 pub fn open(address: &str) -> Result<Box<dyn SwitchDriver>, SwitchError> {
-    let unknown = || SwitchError::Address(address.to_owned());
-    match address.split_once(':').ok_or_else(unknown)? {
-        ("tc", namespace) => Ok(Box::new(TcSwitch::open(namespace)?)),
-        ("sim", ports) => Ok(Box::new(SimSwitch::new(ports.parse().map_err(|_| unknown())?))),
-        _ => Err(unknown()),
+    match address.parse()? {
+        SwitchAddress::Tc(namespace) => Ok(Box::new(TcSwitch::open(&namespace)?)),
+        SwitchAddress::Sim(ports) => Ok(Box::new(SimSwitch::new(ports))),
     }
 }
 

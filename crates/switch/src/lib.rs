@@ -16,7 +16,7 @@ mod sim;
 mod tc;
 
 pub use change::Change;
-pub use driver::{Observed, SwitchDriver, open};
+pub use driver::{Observed, SwitchAddress, SwitchDriver, open};
 pub use error::SwitchError;
 pub use pair::Pair;
 pub use sim::SimSwitch;

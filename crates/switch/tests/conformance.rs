@@ -148,7 +148,7 @@ fn root_changes_at_once_are_made_one_after_the_other() {
 
 #[test]
 fn what_is_no_switch_is_refused() {
-    for address in ["", "tc", "sim:x", "ovs:br0"] {
+    for address in ["", "tc", "tc:", "sim:x", "ovs:br0"] {
         assert!(matches!(open(address), Err(SwitchError::Address(_))), "{address}");
     }
     for namespace in ["", "../etc", "rackmem-no-such"] {

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rackmem_e2e::{Client, SMALL_RACK, free_address};
+use rackmem_e2e::{Client, Process, SMALL_RACK, free_address};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -145,21 +145,40 @@ fn a_memory_server_announces_itself_and_may_do_nothing_else() {
     };
     let address = free_address();
     let server = join("m3", "0=s1:2", &address);
-    let begun = Instant::now();
-    let show = "brick show m3 --token-file root";
-    while !client.ask(show).status.success() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "it has not come");
-        thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(client.json(show)["capacity"], 64 << 20);
-    // The port of its cable is taken: it serves, and is not registered.
+    let until_registered = |brick: &str| {
+        let begun = Instant::now();
+        while !client.ask(&format!("brick show {brick} --token-file root")).status.success() {
+            assert!(begun.elapsed() < Duration::from_secs(40), "{brick} has not come");
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    until_registered("m3");
+    assert_eq!(client.json("brick show m3 --token-file root")["capacity"], 64 << 20);
+    let told = |joining: Process| {
+        // Within this time it has asked, and looked why it was refused.
+        thread::sleep(Duration::from_secs(2));
+        joining.signal(Signal::TERM);
+        joining.finish().stderr
+    };
+    client.refused("brick remove m3 --token-file new", "too small");
+    // After a restart it is the same brick; at another address it is another one.
+    drop(server);
+    let again = told(join("m3", "0=s1:2", &address));
+    assert!(again.contains("INFO") && again.contains("'m3' is registered already"), "{again}");
+    let elsewhere = free_address();
+    let moved = told(join("m3", "0=s1:2", &elsewhere));
+    let differs = format!("its address is {address} there and {elsewhere} here");
+    assert!(moved.contains("ERROR") && moved.contains(&differs), "{moved}");
+    // The port of its cable is taken: it serves, says that it is not registered, and is as soon as the port is free.
     let other = free_address();
-    let mut refused = join("m4", "0=s1:2", &other);
-    refused.expect_line(&format!("memory server: 64MiB on {other}"));
+    let mut waiting = join("m4", "0=s1:2", &other);
+    waiting.expect_line(&format!("memory server: 64MiB on {other}"));
     thread::sleep(Duration::from_millis(500));
     client.refused("brick show m4 --token-file root", "m4");
-    refused.signal(Signal::TERM);
-    let told = refused.finish().stderr;
-    assert!(told.contains("s1:2"), "{told}");
-    drop((server, controller));
+    client.done("brick remove m3 --token-file root");
+    until_registered("m4");
+    let waited = told(waiting);
+    assert!(waited.contains("ERROR") && waited.contains("port s1:2 is taken"), "{waited}");
+    assert!(waited.contains("the controller has registered 'm4'"), "{waited}");
+    drop(controller);
 }

@@ -17,7 +17,7 @@ pub enum Role {
     Admin,
     /// Reserve for one project, and look.
     Member,
-    /// Register bricks, and nothing else: what a brick announces itself with.
+    /// Register bricks and look how one is, and nothing else: what a brick announces itself with.
     Join,
     /// Ask for more far memory for the machines of one compute brick, and give it back. The token's name is the brick's.
     Agent,
@@ -43,6 +43,11 @@ impl Who {
     /// Refuses who may not register bricks.
     pub fn registrar(&self) -> Result<(), Problem> {
         self.one_of(&[Role::Admin, Role::Join])
+    }
+
+    /// Refuses who may not look at a single brick: one that announces itself sees whether it is registered already.
+    pub fn acquaintance(&self) -> Result<(), Problem> {
+        self.one_of(&[Role::Admin, Role::Member, Role::Join])
     }
 
     /// Refuses who may not look and reserve.
@@ -133,14 +138,29 @@ impl Tokens {
     pub fn read(text: &str) -> Result<Self, ApiError> {
         let entries: Vec<TokenEntry> =
             serde_json::from_str(text).map_err(|error| ApiError::TokenFile(error.to_string()))?;
-        let mut tokens = Vec::with_capacity(entries.len());
+        let mut tokens: Vec<(Token, Who, Option<u64>)> = Vec::with_capacity(entries.len());
         for TokenEntry { name, token, role, project, expires_ms } in entries {
             if role == Role::Member && project.is_none() {
                 return Err(ApiError::TokenFile(format!("'{name}' is a member and has no project")));
             }
-            tokens.push((Token::new(&token)?, Who { name, role, project }, expires_ms));
+            // Whose request it was could not be told afterwards.
+            let text = token.trim_end();
+            if let Some((_, other, _)) =
+                tokens.iter().find(|(known, who, _)| who.name == name || known.is(text))
+            {
+                return Err(ApiError::TokenFile(match other.name == name {
+                    true => format!("the name '{name}' is there twice: give each token a name of its own"),
+                    false => format!("'{}' and '{name}' have the same secret: give each its own", other.name),
+                }));
+            }
+            tokens.push((Token::new(text)?, Who { name, role, project }, expires_ms));
         }
         Ok(Self(tokens))
+    }
+
+    /// Whether somebody has this role.
+    pub fn has(&self, role: Role) -> bool {
+        self.0.iter().any(|(_, who, _)| who.role == role)
     }
 
     /// Whose token a request carries. All are compared, so that the time says nothing about which one came near.
@@ -198,6 +218,24 @@ mod tests {
         assert!(alice.user().is_ok());
         assert_eq!(alice.project(Some("p2")).unwrap_err().status, 403);
         assert_eq!(alice.project(None).unwrap(), "p1");
+    }
+
+    #[test]
+    fn the_same_name_or_secret_twice_is_a_mistake() {
+        let file = |name: &str, token: &str| {
+            let text = format!(
+                r#"[{{"name":"root","token":"0123456789abcdef","role":"admin"}},{{"name":"{name}","token":"{token}","role":"join"}}]"#
+            );
+            Tokens::read(&text).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(file("new", "0123456789abcdeX"), Ok(()));
+        assert!(file("root", "0123456789abcdeX").unwrap_err().contains("'root' is there twice"));
+        for same in ["0123456789abcdef", r"0123456789abcdef\n"] {
+            assert!(
+                file("new", same).unwrap_err().contains("'root' and 'new' have the same secret"),
+                "{same}"
+            );
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct MachineNew {
     #[serde(default = "vcpus_default")]
     #[schema(minimum = 1, maximum = 1024, default = 1)]
     pub vcpus: u32,
-    /// What it boots. Paths are of the brick.
+    /// What it boots. Paths are of the brick; a member's lie where the controller's `--images` says.
     pub boot: Boot,
     /// Plug grown memory into a NUMA node of its own, without processors, with the distance of this class.
     #[serde(default)]

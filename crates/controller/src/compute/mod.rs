@@ -9,6 +9,7 @@ mod course;
 mod decide;
 mod errand;
 mod guests;
+mod images;
 mod service;
 pub(crate) mod watch;
 
@@ -16,3 +17,4 @@ pub(crate) use book::{Machine, Machines};
 pub(crate) use course::{Course, Leg};
 pub(crate) use decide::{MachineWork, course};
 pub use errand::{Call, Errand, Told};
+pub use images::{Images, ParseImagesError};

@@ -7,7 +7,7 @@ use rackmem_api::{Change, Operation, Problem, VmName};
 use rackmem_rack::{RackError, Request, SPREAD_DEFAULT};
 use rackmem_types::Bytes;
 
-use super::{Machine, MachineWork};
+use super::{Machine, MachineWork, images};
 use crate::controller::Controller;
 use crate::error::problem;
 use crate::job::{Job, Work};
@@ -48,6 +48,7 @@ impl Controller {
     ) -> Result<Operation, Problem> {
         new.check()?;
         let project = who.project(new.project.as_deref())?;
+        images::check(self.images.as_ref(), who, &project, &new.boot)?;
         let request = request(&new, &project).map_err(|error| problem(&error))?;
         self.begin(change, kind::VM_CREATE, |state| {
             if let Some(compute) = &request.compute {

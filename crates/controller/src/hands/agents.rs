@@ -11,9 +11,10 @@ use rackmem_api::problem::ProblemType;
 use rackmem_api::serve::TlsFiles;
 use rackmem_api::{ApiError, AttachmentId, Operation, OperationState, Problem};
 use rackmem_rack::{Name, NetPort, SegmentId};
-use rackmem_types::{PAGE_SIZE, ServerAddress};
+use rackmem_types::PAGE_SIZE;
 
-use super::{TableEntry, attachment_of, machines, management, memory, segment_of};
+use super::address::{self, is_simulated, management};
+use super::{TableEntry, attachment_of, machines, segment_of};
 use crate::deed::Deed;
 use crate::order::Order;
 
@@ -47,16 +48,14 @@ impl Agents {
         // Behind a simulated memory server there is no segment to be opened.
         let (of, token) = match order.deeds.get(&segment) {
             None => (None, None),
-            Some(_) if memory::is_simulated(address) => (None, None),
+            Some(_) if is_simulated(address) => (None, None),
             Some(Deed { owner, place: Some(place), .. }) => (Some(place.id), Some(SegmentToken(*owner))),
             Some(Deed { place: None, .. }) => {
                 let detail = format!("segment {segment} was not made yet");
                 return Err(Problem::new(ProblemType::Internal, detail));
             }
         };
-        let server: ServerAddress = address.trim_start_matches("sim:").parse().map_err(
-            |error: rackmem_types::ParseServerError| Problem::new(ProblemType::Invalid, error.to_string()),
-        )?;
+        let server = address::server(address).map_err(|error| Problem::new(ProblemType::Invalid, error))?;
         let entry = Attachment {
             id: id(segment)?,
             start: bytes(entry.start),
@@ -169,14 +168,15 @@ impl Agents {
             return Ok(client.clone());
         }
         let wrong =
-            |error: ApiError| Problem::new(ProblemType::Invalid, format!("the agent of '{brick}': {error}"));
-        let mut endpoint: rackmem_api::client::Endpoint = address.parse().map_err(wrong)?;
+            |error: String| Problem::new(ProblemType::Invalid, format!("the agent of '{brick}': {error}"));
+        let mut endpoint = address::agent(address).map_err(wrong)?;
         if self.tls.is_some() {
             endpoint = endpoint.with_tls();
         }
         let client = match clients.values().find_map(|other| other.at(endpoint.clone())) {
             Some(client) => client,
-            None => AgentClient::new(endpoint, self.tls.as_ref(), self.token.as_deref()).map_err(wrong)?,
+            None => AgentClient::new(endpoint, self.tls.as_ref(), self.token.as_deref())
+                .map_err(|error| wrong(error.to_string()))?,
         };
         clients.insert(address.to_owned(), client.clone());
         Ok(client)

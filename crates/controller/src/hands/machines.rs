@@ -7,8 +7,9 @@ use rackmem_api::{ApiError, AttachmentId, Operation, OperationId, OperationState
 use rackmem_rack::{Name, SegmentId};
 use rackmem_types::Bytes;
 
+use super::address::management;
 use super::agents::{Agents, ended, told};
-use super::{management, no_address, segment_of};
+use super::{no_address, segment_of};
 use crate::compute::{Call, Errand, Told};
 
 /// Seconds of one wait; an operation that takes longer is waited for again, as long as the agent answers.

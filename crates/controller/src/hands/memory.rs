@@ -9,13 +9,10 @@ use rackmem_api::Problem;
 use rackmem_api::problem::ProblemType;
 use rackmem_far::{Credentials, FarError, PoolView, Segments};
 use rackmem_rack::SegmentId;
-use rackmem_types::ServerAddress;
 
+use super::address::{self, is_simulated};
 use super::{Seen, attachment_of};
 use crate::deed::{Deed, Placed};
-
-/// Addresses of memory servers that are only numbers: nothing is there to be asked.
-const SIMULATED: &str = "sim:";
 
 /// How long a segment waits for a pager or a controller to come back: as long as memory servers allow. The watch renews it.
 pub(crate) const LEASE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -68,18 +65,12 @@ impl Memory {
         if is_simulated(address) {
             return Ok(None);
         }
-        let server: ServerAddress = address.parse().map_err(|error: rackmem_types::ParseServerError| {
-            Problem::new(ProblemType::Invalid, error.to_string())
-        })?;
+        let server = address::server(address).map_err(|error| Problem::new(ProblemType::Invalid, error))?;
         let credentials = self.credentials.clone();
         let asked = tokio::task::spawn_blocking(move || ask(&Segments::connect(server, &credentials)?));
         let answer = asked.await.map_err(|error| Problem::new(ProblemType::Internal, error.to_string()))?;
         answer.map(Some).map_err(|error| told(&error))
     }
-}
-
-pub(super) fn is_simulated(address: &str) -> bool {
-    address.starts_with(SIMULATED)
 }
 
 fn create(server: &Segments, name: &str, pages: u64, deed: &Deed) -> Result<Placed, FarError> {

@@ -9,6 +9,7 @@ use std::fmt;
 use std::ops::Range;
 
 use schema::RackFile;
+use toml::Spanned;
 
 use crate::{BrickSpec, CableSpec, Event, Name, Offer, Place, Rack, RackError, SwitchSpec};
 
@@ -55,9 +56,17 @@ impl Mistake {
 
 /// Reads a rack file. Everything in it must be consistent in itself.
 pub fn read(source: &str) -> Result<Vec<Event>, Mistake> {
+    read_judged(source, &|_| Ok(()))
+}
+
+/// The same, and `judge` says what is wrong with the address that an event has: here addresses are only text.
+pub fn read_judged(
+    source: &str,
+    judge: &dyn Fn(&Event) -> Result<(), String>,
+) -> Result<Vec<Event>, Mistake> {
     let file: RackFile = toml::from_str(source)
         .map_err(|error| Mistake::new(source, error.span().unwrap_or(0..0), sentence(error.message())))?;
-    let mut reader = Reader { source, rack: Rack::default(), events: Vec::new() };
+    let mut reader = Reader { source, judge, rack: Rack::default(), events: Vec::new() };
     reader.places(&file)?;
     reader.bricks(&file)?;
     reader.switches(&file)?;
@@ -66,6 +75,11 @@ pub fn read(source: &str) -> Result<Vec<Event>, Mistake> {
         let span = cable.ends.span();
         let (ends, latency_ns, mbps) = (cable.ends.into_inner(), cable.latency, cable.bandwidth);
         reader.add(Event::CableAdded(CableSpec { ends, latency_ns, mbps }), span)?;
+    }
+    if reader.events.is_empty() {
+        let problem =
+            "the file registers nothing: write a [[rack]], its [[tray]]s, bricks, switches and cables";
+        return Err(Mistake::new(source, 0..0, problem.to_owned()));
     }
     Ok(reader.events)
 }
@@ -78,6 +92,7 @@ fn sentence(message: &str) -> String {
 /// Tries everything on an empty rack, so that the file is judged by the very checks that registration makes.
 struct Reader<'a> {
     source: &'a str,
+    judge: &'a dyn Fn(&Event) -> Result<(), String>,
     rack: Rack,
     events: Vec<Event>,
 }
@@ -88,6 +103,20 @@ impl Reader<'_> {
         applied.map_err(|error| Mistake::new(self.source, span, self.with_known(&error)))?;
         self.events.push(event);
         Ok(())
+    }
+
+    /// The same for what may have an address.
+    fn add_with(
+        &mut self,
+        event: Event,
+        span: Range<usize>,
+        address: Option<&Spanned<String>>,
+    ) -> Result<(), Mistake> {
+        if let Some(address) = address {
+            let judged = (self.judge)(&event);
+            judged.map_err(|problem| Mistake::new(self.source, address.span(), problem))?;
+        }
+        self.add(event, span)
     }
 
     /// The error, and for an unknown name those that there are.
@@ -136,10 +165,11 @@ impl Reader<'_> {
                         offers: $offers,
                         power: $entry.power.into(),
                         watts: $entry.watts,
-                        address: $entry.address.clone(),
+                        address: $entry.address.as_ref().map(|address| address.as_ref().clone()),
                     };
                     let known = self.rack.trays().any(|(known, _)| known == tray.as_ref());
-                    self.add(Event::BrickAdded(spec), if known { name.span() } else { tray.span() })?;
+                    let span = if known { name.span() } else { tray.span() };
+                    self.add_with(Event::BrickAdded(spec), span, $entry.address.as_ref())?;
                 }
             };
         }
@@ -179,9 +209,9 @@ impl Reader<'_> {
                 kind: switch.kind,
                 ports: switch.ports,
                 watts: switch.watts,
-                address: switch.address.clone(),
+                address: switch.address.as_ref().map(|address| address.as_ref().clone()),
             };
-            self.add(Event::SwitchAdded(spec), span)?;
+            self.add_with(Event::SwitchAdded(spec), span, switch.address.as_ref())?;
         }
         Ok(())
     }

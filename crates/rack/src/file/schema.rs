@@ -52,7 +52,7 @@ pub(super) struct ComputeEntry {
     pub(super) power: Switched,
     #[serde(default)]
     pub(super) watts: u32,
-    pub(super) address: Option<String>,
+    pub(super) address: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +67,7 @@ pub(super) struct MemoryEntry {
     pub(super) power: Switched,
     #[serde(default)]
     pub(super) watts: u32,
-    pub(super) address: Option<String>,
+    pub(super) address: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -82,7 +82,7 @@ pub(super) struct AcceleratorEntry {
     pub(super) power: Switched,
     #[serde(default)]
     pub(super) watts: u32,
-    pub(super) address: Option<String>,
+    pub(super) address: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -95,7 +95,7 @@ pub(super) struct SwitchEntry {
     pub(super) ports: u16,
     #[serde(default)]
     pub(super) watts: u32,
-    pub(super) address: Option<String>,
+    pub(super) address: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

@@ -46,7 +46,7 @@ async fn brick_show<T: ControllerApi>(
     who: Who,
     InPath(name): InPath<String>,
 ) -> Result<Json<BrickView>, Problem> {
-    who.user()?;
+    who.acquaintance()?;
     controller.brick_show(name).await.map(Json)
 }
 
