@@ -127,8 +127,11 @@ impl Hands for Far {
 }
 
 async fn rack(workers: usize) -> (TempDir, Arc<Far>, Controller) {
+    watched(workers, Duration::from_millis(50)).await
+}
+
+async fn watched(workers: usize, every: Duration) -> (TempDir, Arc<Far>, Controller) {
     let (state, far) = (tempdir().unwrap(), Arc::new(Far::default()));
-    let every = Duration::from_millis(50);
     let config = ControllerConfig { workers, watch_every: every, ..ControllerConfig::new(state.path()) };
     let controller = Controller::start(config, far.clone()).await.unwrap();
     register_file(&controller, RACK).await;
@@ -169,7 +172,8 @@ async fn an_agent_that_hangs_stops_nobody_else() {
 
 #[tokio::test]
 async fn what_an_agent_that_is_gone_was_to_have_is_undone_without_it() {
-    let (_state, far, controller) = rack(4).await;
+    // Nobody has noticed yet that it is gone.
+    let (_state, far, controller) = watched(4, Duration::from_secs(3600)).await;
     far.goes("c1", Away::Silent);
     let failed = reserve(&controller, "c1").await;
     let failed = ended(&controller, &failed).await;
