@@ -174,11 +174,14 @@ async fn an_agent_that_hangs_stops_nobody_else() {
 async fn what_an_agent_that_is_gone_was_to_have_is_undone_without_it() {
     // Nobody has noticed yet that it is gone.
     let (_state, far, controller) = watched(4, Duration::from_secs(3600)).await;
+    // The first look is at once.
+    tokio::time::sleep(Duration::from_millis(300)).await;
     far.goes("c1", Away::Silent);
     let failed = reserve(&controller, "c1").await;
     let failed = ended(&controller, &failed).await;
     assert_eq!(failed.state, OperationState::Failed);
-    assert!(failed.error.unwrap().detail.contains("nobody is there"));
+    let why = failed.error.unwrap();
+    assert!(why.detail.contains("nobody is there"), "{why}");
     assert!(controller.reservation_list(who()).await.unwrap().is_empty());
     assert_eq!(far.bricks.held(), 0);
 }
