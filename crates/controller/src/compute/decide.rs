@@ -171,7 +171,8 @@ fn delete(state: &mut State, machine: &Machine, seq: u64) -> Result<Option<Cours
     // Somebody with an old copy of the state may have released it.
     let Ok(reservation) = state.rack.reservation(machine.reservation) else { return Ok(None) };
     let brick = reservation.compute.clone();
-    let spec = Box::new(machine.new.spec(Vec::new()));
+    let attachments = reservation.mappings.iter().map(|mapping| attachment(mapping.segment));
+    let spec = Box::new(machine.new.spec(attachments.collect::<Result<_, _>>()?));
     let plan = planner::release(&state.rack, machine.reservation)?;
     accept(state, &plan, seq)?;
     Ok(Some(Course::of(plan).after(vec![Errand::Delete { brick, spec }])))
