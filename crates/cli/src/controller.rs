@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let tokens = arguments.tokens.as_deref().map(tokens).transpose()?;
     let mut config = ControllerConfig::new(&arguments.state);
-    let closing = config.state.closing.clone();
+    let closing = config.closing.clone();
     config.watch_every = std::time::Duration::from_secs(arguments.watch_every);
     if let Some(file) = &arguments.quotas {
         config.quotas = quotas(file)?;

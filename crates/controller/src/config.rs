@@ -12,7 +12,10 @@ use crate::compute::Images;
 #[derive(Clone, Debug)]
 pub struct ControllerConfig {
     /// Where it keeps its state.
-    pub state: StateDirectory,
+    pub state: PathBuf,
+    /// What serves the controller. It fails when nothing can be kept any more, and before anybody could be shown what was not kept;
+    /// whoever started the controller ends it then.
+    pub closing: Closing,
     /// What projects may have.
     pub quotas: Quotas,
     /// Where members' images lie on the compute bricks; without it members name no files.
@@ -25,23 +28,6 @@ pub struct ControllerConfig {
     pub watch_every: Duration,
     /// For tests: the store takes so many changes and then nothing more, as if the controller had been killed.
     pub dies_at: Option<u64>,
-}
-
-/// Where a controller keeps its state, and who hears of it when nothing can be kept there any more.
-#[derive(Clone, Debug)]
-pub struct StateDirectory {
-    /// The directory.
-    pub path: PathBuf,
-    /// What serves the controller. It fails before anybody could be shown what was not kept; whoever started the controller
-    /// ends it then.
-    pub closing: Closing,
-}
-
-impl StateDirectory {
-    /// The directory, and a server of which nobody knows yet.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), closing: Closing::default() }
-    }
 }
 
 /// Room for a burst of ten thousand requests, and some more: about 30 MiB.
@@ -57,7 +43,8 @@ impl ControllerConfig {
     /// The defaults, with the state in this directory.
     pub fn new(state: impl Into<PathBuf>) -> Self {
         Self {
-            state: StateDirectory::new(state),
+            state: state.into(),
+            closing: Closing::default(),
             quotas: Quotas::default(),
             images: None,
             queue: QUEUE_DEFAULT,

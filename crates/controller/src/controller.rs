@@ -40,7 +40,7 @@ pub struct Controller {
 impl Controller {
     /// Starts a controller: what is stored is read and checked, and what was under way goes on.
     pub async fn start(config: ControllerConfig, hands: Arc<dyn Hands>) -> Result<Self, ControllerError> {
-        let store = Store::open(&config.state).await?;
+        let store = Store::open(&config.state, config.closing).await?;
         // A new state directory begins above every controller that ever was, so that agents obey it.
         let stored = store.load(now_ms() / 1000).await?;
         let (changes, to_write) = mpsc::unbounded_channel();

@@ -92,9 +92,7 @@ impl Job {
             cancelled_by: None,
         }
     }
-}
 
-impl Job {
     /// Whether nothing was decided for it yet, nor done.
     pub(crate) fn is_untouched(&self) -> bool {
         let has_plans = !matches!(self.work, Work::Repair(_));

@@ -34,7 +34,7 @@ mod watch;
 mod worker;
 
 pub use compute::{Call, Errand, Images, ParseImagesError, Told};
-pub use config::{ControllerConfig, StateDirectory};
+pub use config::ControllerConfig;
 pub use controller::Controller;
 pub use deed::{Deed, Placed};
 pub use error::ControllerError;

@@ -11,9 +11,6 @@ use crate::deed::Deed;
 use crate::hands::{Seen, TableEntry, Target, attachment_of};
 use crate::ledger::{Ledger, State};
 
-/// What stands between a brick and a segment that it does not reach.
-const UNREACHED: &str = " does not reach segment ";
-
 /// Characters of a reason that are told.
 const REASON_MAX: usize = 500;
 
@@ -22,6 +19,8 @@ const REASON_MAX: usize = 500;
 pub(crate) struct Reality {
     /// What was told and is still so.
     told: BTreeMap<Name, BTreeSet<String>>,
+    /// What compute bricks do not reach, and why, as it was told last.
+    unreached: BTreeMap<Name, BTreeMap<SegmentId, String>>,
     /// Why those that do not answer do not, as it was told last.
     silent: BTreeMap<Name, String>,
 }
@@ -48,14 +47,13 @@ impl Reality {
                 None
             }
         };
-        let mut told = BTreeSet::new();
         if let (Some(Seen::Table(table)), true) = (&seen, fresh) {
-            self.tell_unreachable(ledger, state, name, table, &mut told);
-            self.tell_reachable(ledger, state, name, &told);
+            self.tell_reach(ledger, state, name, table);
         }
         let Some(observation) = observation(state, target, seen, fresh) else { return };
         // A brick that was removed in the meantime is none of ours.
         let Ok(differences) = state.rack.differences(&observation) else { return };
+        let mut told = BTreeSet::new();
         for difference in differences {
             let sentence = difference.to_string();
             let corrected = difference.event().map(|event| state.apply(event, None));
@@ -98,41 +96,22 @@ impl Reality {
         !self.told.get(name).is_some_and(|before| before.contains(sentence))
     }
 
-    /// Tells which memory servers an agent does not reach: a circuit was lost, or the server is gone.
-    fn tell_unreachable(
-        &self,
-        ledger: &Ledger,
-        state: &mut State,
-        brick: &Name,
-        table: &[TableEntry],
-        told: &mut BTreeSet<String>,
-    ) {
-        for entry in table {
-            let (Some(reason), Some(segment)) = (&entry.unreachable, state.rack.segment(entry.segment))
-            else {
+    /// Tells which memory servers an agent does not reach, because a circuit was lost or the server is gone, and which it reaches again.
+    fn tell_reach(&mut self, ledger: &Ledger, state: &mut State, brick: &Name, table: &[TableEntry]) {
+        let unreached = |entry: &TableEntry| Some((entry.segment, entry.unreachable.clone()?));
+        let now: BTreeMap<_, _> = table.iter().filter_map(unreached).collect();
+        let before = self.unreached.insert(brick.clone(), now.clone()).unwrap_or_default();
+        for (segment, reason) in now.iter().filter(|(segment, reason)| before.get(segment) != Some(reason)) {
+            let Some(server) = state.rack.segment(*segment).map(|segment| segment.brick.clone()) else {
                 continue;
             };
-            let sentence = format!("{brick}{UNREACHED}{} on {}: {reason}", entry.segment, segment.brick);
-            if self.is_news(brick, &sentence) {
-                ledger.tell(state, "attachment.unreachable", brick.as_str(), sentence.clone(), None);
-            }
-            told.insert(sentence);
+            let sentence = format!("{brick} does not reach segment {segment} on {server}: {reason}");
+            ledger.tell(state, "attachment.unreachable", brick.as_str(), sentence, None);
         }
-    }
-}
-
-impl Reality {
-    /// Tells which of them it reaches again.
-    fn tell_reachable(&self, ledger: &Ledger, state: &mut State, brick: &Name, now: &BTreeSet<String>) {
-        let segment = |sentence: &String| {
-            let (_, what) = sentence.split_once(UNREACHED)?;
-            Some(what.split_once(':').map_or(what, |(segment, _)| segment).to_owned())
-        };
-        let still: BTreeSet<_> = now.iter().filter_map(segment).collect();
-        let before = self.told.get(brick).into_iter().flatten().filter_map(segment);
-        for segment in before.filter(|segment| !still.contains(segment)).collect::<BTreeSet<_>>() {
-            let detail = format!("{brick} reaches segment {segment} again, or has no need of it any more");
-            ledger.tell(state, "attachment.reachable", brick.as_str(), detail, None);
+        let is_there = |segment: &SegmentId| table.iter().any(|entry| entry.segment == *segment);
+        for segment in before.keys().filter(|segment| !now.contains_key(segment) && is_there(segment)) {
+            let sentence = format!("{brick} reaches segment {segment} again");
+            ledger.tell(state, "attachment.reachable", brick.as_str(), sentence, None);
         }
     }
 }

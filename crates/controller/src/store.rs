@@ -26,7 +26,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::batch::Batch;
 use crate::compute::Machine;
-use crate::config::StateDirectory;
 use crate::deed::{Deed, Placed};
 use crate::error::ControllerError;
 use crate::job::Entry;
@@ -108,16 +107,14 @@ pub(crate) struct Stored {
 #[derive(Debug)]
 pub(crate) struct Store {
     pool: SqlitePool,
-    /// Fails when the store does.
     closing: Closing,
     /// Held as long as the store is: no second controller.
     _lock: File,
 }
 
 impl Store {
-    /// Opens the store in a directory, and makes it where it is missing.
-    pub(crate) async fn open(state: &StateDirectory) -> Result<Self, ControllerError> {
-        let directory = state.path.as_path();
+    /// Opens the store in a directory, and makes it where it is missing. `closing` fails when the store does.
+    pub(crate) async fn open(directory: &Path, closing: Closing) -> Result<Self, ControllerError> {
         let lock = lock(directory)?;
         guard(directory).map_err(|reason| unusable(directory, reason))?;
         let options = SqliteConnectOptions::new()
@@ -128,7 +125,7 @@ impl Store {
             .synchronous(SqliteSynchronous::Full);
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
         sqlx::migrate!().run(&pool).await?;
-        Ok(Self { pool, closing: state.closing.clone(), _lock: lock })
+        Ok(Self { pool, closing, _lock: lock })
     }
 
     /// Begins a reign, which is above every earlier one and at least `at_least`, and reads all that is stored.

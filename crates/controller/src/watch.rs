@@ -17,7 +17,7 @@ use crate::repair::{self, Repairs};
 use crate::tend;
 
 /// Bricks that are asked at the same time.
-const AT_ONCE: usize = 256;
+pub(crate) const AT_ONCE: usize = 256;
 
 /// Who has not answered by then does not: others are not to be seen later because of it.
 pub(crate) const LOOK_MAX: Duration = Duration::from_secs(4);

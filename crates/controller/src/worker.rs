@@ -11,7 +11,7 @@ use std::time::Duration;
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{OperationState, Problem};
 use rackmem_rack::{Brick, Event, Name, Plan, Quotas, RackError, State as Stand, Step, planner};
-use rackmem_types::Bytes;
+use rackmem_types::{Bytes, PAGE_SIZE};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::compute::{self, Call, Course, Leg, MachineWork, Told};
@@ -184,7 +184,10 @@ impl Worker {
                         entry.job.begun = 0;
                         state.save(self.seq);
                     }
-                    _ => self.ledger.end(&mut state, self.seq, OperationState::Done, None),
+                    _ => {
+                        note_size(&mut state, self.seq);
+                        self.ledger.end(&mut state, self.seq, OperationState::Done, None);
+                    }
                 }
             }
             self.ledger.keep(state)
@@ -426,6 +429,17 @@ impl fmt::Display for Doing {
             Self::Step(order) => order.step.fmt(f),
             Self::Errand(call) => call.errand.fmt(f),
         }
+    }
+}
+
+/// Notes what a reservation has that did not get the size that was asked for.
+fn note_size(state: &mut State, seq: u64) {
+    let Some(entry) = state.operations.get_mut(&seq) else { return };
+    let Work::Resize { id, memory } = entry.job.work else { return };
+    let Ok(reservation) = state.rack.reservation(id) else { return };
+    let has = Bytes::from_pages(reservation.pages());
+    if has.0.abs_diff(memory.0) >= PAGE_SIZE as u64 {
+        entry.operation.note = Some(format!("has {has}: memory is given back by whole segments"));
     }
 }
 

@@ -53,7 +53,7 @@ fn root_a_full_disk_ends_the_controller() {
     let kept = first.block_on(async {
         let config =
             ControllerConfig { watch_every: Duration::from_secs(3600), ..ControllerConfig::new(&state) };
-        let closing = config.state.closing.clone();
+        let closing = config.closing.clone();
         let controller = Arc::new(Controller::start(config, bricks.clone()).await.unwrap());
         register(&controller).await;
         let reserve = controller

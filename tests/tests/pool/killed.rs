@@ -85,7 +85,7 @@ fn root_what_is_killed_in_the_middle_of_a_resize_or_a_release_leaves_nothing_hal
         };
         rack.done(RESERVE);
         let id = rack.json("reservation list")[0]["id"].as_u64().unwrap();
-        kill_during(&format!("reservation resize {id} --memory 192MiB"));
+        kill_during(&format!("reservation resize {id} 192MiB"));
         let what = format!("{victim} killed {wait_ms} ms into a resize: {}", rack.done("operation list"));
         let view = rack.json(&format!("reservation show {id}"));
         let mappings = view["mappings"].as_array().unwrap();

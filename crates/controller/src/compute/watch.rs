@@ -13,10 +13,7 @@ use rackmem_rack::Name;
 use super::Machine;
 use crate::hands::Hands;
 use crate::ledger::{Ledger, State};
-use crate::watch::LOOK_MAX;
-
-/// Agents that are asked at the same time.
-const AT_ONCE: usize = 256;
+use crate::watch::{AT_ONCE, LOOK_MAX};
 
 /// Looks at all machines that nothing is changing, for ever.
 pub(crate) async fn look(ledger: Arc<Ledger>, hands: Arc<dyn Hands>, every: Duration) {

@@ -82,7 +82,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn open(directory: &Path) -> Result<Store, ControllerError> {
-    Store::open(&StateDirectory::new(directory)).await
+    Store::open(directory, Closing::default()).await
 }
 
 async fn write(store: &Store, rows: Vec<Row>) -> Result<(), ControllerError> {
@@ -202,8 +202,8 @@ async fn the_files_are_their_owners_alone() {
 #[tokio::test]
 async fn a_full_disk_ends_the_controller_and_keeps_what_was_kept() {
     let directory = tempfile::tempdir().unwrap();
-    let state = StateDirectory::new(directory.path());
-    let store = Store::open(&state).await.unwrap();
+    let closing = Closing::default();
+    let store = Store::open(directory.path(), closing.clone()).await.unwrap();
     let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.pool).await.unwrap();
     sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {}", pages + 8)))
         .execute(&store.pool)
@@ -219,15 +219,15 @@ async fn a_full_disk_ends_the_controller_and_keeps_what_was_kept() {
             break;
         }
         if answered.await.is_ok() {
-            assert_eq!(state.closing.failure(), None);
+            assert_eq!(closing.failure(), None);
             kept = seq;
         } else {
-            assert!(state.closing.failure().unwrap().contains("is the disk full?"));
+            assert!(closing.failure().unwrap().contains("is the disk full?"));
         }
     }
     assert!((2..99).contains(&kept) && send.is_closed(), "{kept}");
     // Nobody else has the directory while this process may still be at work.
-    assert!(matches!(Store::open(&state).await, Err(ControllerError::InUse(_))));
+    assert!(matches!(open(directory.path()).await, Err(ControllerError::InUse(_))));
     running.abort();
     let _ = running.await;
     let stored = open(directory.path()).await.unwrap().load(0).await.unwrap();

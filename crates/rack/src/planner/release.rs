@@ -35,8 +35,8 @@ pub fn release(rack: &Rack, id: ReservationId) -> Result<Plan, RackError> {
     })
 }
 
-/// Plans to give back up to `less` of a reservation's memory: segments that are lost, and then those that came last, whole ones only. The plan says
-/// what really goes; it is refused if no whole segment fits in `less`.
+/// Plans to give back up to `less` of a reservation's memory: segments that are lost, and then those that came last, whole ones
+/// only. The plan says what really goes; it is refused if no whole segment fits in `less`.
 pub fn shrink(rack: &Rack, id: ReservationId, less: Bytes) -> Result<Plan, RackError> {
     let reservation = super::applied(rack, id)?;
     if reservation.group.is_some() {
