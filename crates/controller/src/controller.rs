@@ -87,6 +87,7 @@ impl Controller {
         begin: impl FnOnce(&mut State) -> Result<(String, Job), Problem>,
     ) -> Result<Operation, Problem> {
         let begin = |state: &mut State| {
+            self.ledger.room(state)?;
             let (target, job) = begin(state)?;
             Ok((target, job, OperationState::Running))
         };

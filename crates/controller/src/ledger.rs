@@ -190,10 +190,6 @@ impl Ledger {
                 }
             } else {
                 self.reign.admit(change.generation)?;
-                if state.running >= self.queue {
-                    let detail = format!("{} operations wait already: try again in a moment", state.running);
-                    return Err(Problem::new(ProblemType::Unavailable, detail).retry_after(QUEUE_RETRY_S));
-                }
                 state.rows.clear();
                 let (target, job, begun) = begin(&mut state)?;
                 let entry = Entry { operation: new_operation(change, kind, target, begun), job };
@@ -206,6 +202,15 @@ impl Ledger {
         };
         kept.wait().await?;
         Ok((operation, seq))
+    }
+
+    /// Refuses work that would have to wait where enough waits already. What is done at once needs no room.
+    pub(crate) fn room(&self, state: &State) -> Result<(), Problem> {
+        if state.running < self.queue {
+            return Ok(());
+        }
+        let detail = format!("{} operations wait already: try again in a moment", state.running);
+        Err(Problem::new(ProblemType::Unavailable, detail).retry_after(QUEUE_RETRY_S))
     }
 
     /// Ends an operation.

@@ -54,7 +54,10 @@ impl Repairs {
         let change = Change::new(ledger.reign, "controller");
         let target = name.to_string();
         let job = Job::new(Work::Repair(steps), None);
-        let begun = ledger.accept(&change, kind::RACK_REPAIR, |_| Ok((target, job, OperationState::Running)));
+        let begun = ledger.accept(&change, kind::RACK_REPAIR, |state| {
+            ledger.room(state)?;
+            Ok((target, job, OperationState::Running))
+        });
         // A full queue is one that the next look may find emptier.
         let Ok((operation, Some(seq))) = begun.await else { return };
         self.last.insert(name.clone(), (operation.id, tried + 1));

@@ -135,9 +135,7 @@ impl Worker {
                         Err(error) => {
                             let mut error = problem(&error);
                             if let Work::Drain(brick) = &work {
-                                error.detail += &format!(
-                                    "; {brick} takes nothing new until 'rackmem brick drain {brick} --end'"
-                                );
+                                error.detail += &after_drain(&state, brick);
                             }
                             self.ledger.end(&mut state, self.seq, OperationState::Failed, Some(error));
                             Task::Ended
@@ -429,6 +427,15 @@ impl fmt::Display for Doing {
             Self::Step(order) => order.step.fmt(f),
             Self::Errand(call) => call.errand.fmt(f),
         }
+    }
+}
+
+/// How a brick is left by a drain that failed.
+fn after_drain(state: &State, brick: &Name) -> String {
+    if state.rack.brick(brick).is_ok_and(Brick::is_lost) {
+        format!("; {brick} counts as lost: release what needs it, then remove it")
+    } else {
+        format!("; {brick} takes nothing new until 'rackmem brick drain {brick} --end'")
     }
 }
 

@@ -233,6 +233,25 @@ async fn who_waits_for_a_turn_is_cancelled_at_once_and_it_is_told_by_whom() {
 }
 
 #[tokio::test]
+async fn where_no_more_can_wait_bricks_are_registered_all_the_same() {
+    let (state, far) = (tempdir().unwrap(), Arc::new(Far::default()));
+    let config = ControllerConfig { queue: 2, ..ControllerConfig::new(state.path()) };
+    let controller = Controller::start(config, far.clone()).await.unwrap();
+    register_file(&controller, RACK).await;
+    far.goes("c1", Away::Hangs);
+    for _ in 0..2 {
+        reserve(&controller, "c1").await;
+    }
+    let new = ReservationNew::memory(Some("c2".to_owned()), Bytes(1 << 20), LatencyClass::Tray);
+    let change = change(&controller).await;
+    let refused = controller.reservation_create(change.clone(), who(), new).await.unwrap_err();
+    assert_eq!((refused.status, refused.retry_after_s), (503, Some(1)));
+    let brick = r#"{"name":"m2","tray":"t1","ports":1,"offers":{"kind":"memory","size":1073741824}}"#;
+    let done = controller.brick_register(change, serde_json::from_str(brick).unwrap()).await.unwrap();
+    assert_eq!(done.state, OperationState::Done);
+}
+
+#[tokio::test]
 async fn the_same_key_of_somebody_else_is_another_key() {
     let (_state, _far, controller) = rack(4).await;
     let keyed = |by: &str, generation| rackmem_api::Change {
