@@ -21,11 +21,16 @@ impl fmt::Display for OperationId {
     }
 }
 
+/// The text is not an operation's identity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not the id of an operation: 'rackmem operation list' shows them")]
+pub struct ParseOperationIdError(String);
+
 impl FromStr for OperationId {
-    type Err = uuid::Error;
+    type Err = ParseOperationIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self)
+        text.parse().map(Self).map_err(|_| ParseOperationIdError(text.to_owned()))
     }
 }
 

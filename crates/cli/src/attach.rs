@@ -9,6 +9,7 @@ use rackmem_control::{Client, ControlError};
 
 use crate::doctor::{self, Facts, WayOut};
 use crate::options::FarOptions;
+use crate::out;
 use crate::process::{self, Process};
 use crate::spawn::{self, Begin, Report};
 
@@ -45,7 +46,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             Report::Held => {}
             Report::Attached { pause_us } => {
                 let (name, limit) = (&target.name, arguments.far.local);
-                println!("process {pid} ({name}): attached, paused for {pause_us} µs, local limit {limit}");
+                // Nobody has to read this line for the process to be attached.
+                let _ = out::line(format_args!(
+                    "process {pid} ({name}): attached, paused for {pause_us} µs, local limit {limit}"
+                ));
                 return Ok(ExitCode::SUCCESS);
             }
             Report::Failed(sentence) => bail!("process {pid} ({}) is not attached: {sentence}", target.name),
@@ -67,9 +71,9 @@ fn take_over(arguments: &Arguments, target: &Process) -> anyhow::Result<ExitCode
             Report::Held => {}
             Report::Attached { pause_us } => {
                 let limit = arguments.far.local;
-                println!(
+                let _ = out::line(format_args!(
                     "process {pid} ({name}): taken over from a pager that was killed, within {pause_us} µs, local limit {limit}"
-                );
+                ));
                 return Ok(ExitCode::SUCCESS);
             }
             Report::Failed(sentence) => bail!("process {pid} ({name}) is not taken over: {sentence}"),

@@ -8,6 +8,8 @@ use clap::Args;
 use rackmem_control::Client;
 use rackmem_types::Bytes;
 
+use crate::out;
+
 /// Bring all of a process's memory home and let it go; it runs on
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
@@ -21,7 +23,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let fetched = Bytes::from_pages(report.pages_fetched);
     let milliseconds = report.took_us.div_ceil(1000);
     wait_for_end(arguments.pid);
-    println!("process {}: detached, {fetched} brought home in {milliseconds} ms", arguments.pid);
+    out::line(format_args!(
+        "process {}: detached, {fetched} brought home in {milliseconds} ms",
+        arguments.pid
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 

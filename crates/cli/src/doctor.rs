@@ -12,6 +12,7 @@ use rackmem_uapi::uffd;
 use rustix::fs::Access;
 use serde::Serialize;
 
+use crate::out;
 use crate::process::{self, Process};
 use crate::style;
 
@@ -71,28 +72,29 @@ pub(crate) enum Verdict {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let findings = examine(&Facts::read()?);
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        out::json(&findings)?;
     } else {
         let coloured = style::is_stdout_coloured();
         for finding in &findings {
-            print_finding(finding, coloured);
+            print_finding(finding, coloured)?;
         }
     }
     let is_ready = findings.iter().all(|finding| finding.verdict != Verdict::Missing);
     Ok(if is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn print_finding(finding: &Finding, coloured: bool) {
+fn print_finding(finding: &Finding, coloured: bool) -> anyhow::Result<()> {
     let (word, colour) = match finding.verdict {
         Verdict::Good => ("ok", "\x1b[32m"),
         Verdict::Limited => ("limited", "\x1b[33m"),
         Verdict::Missing => ("missing", "\x1b[31m"),
     };
     let (colour, plain) = if coloured { (colour, "\x1b[0m") } else { ("", "") };
-    println!("{colour}{word:<8}{plain} {}: {}", finding.subject, finding.text);
+    out::line(format_args!("{colour}{word:<8}{plain} {}: {}", finding.subject, finding.text))?;
     if let Some(allow) = &finding.allow {
-        println!("         allow it with: {allow}");
+        out::line(format_args!("         allow it with: {allow}"))?;
     }
+    Ok(())
 }
 
 impl Facts {

@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode};
 use clap::Args;
 use rackmem_uapi::inherited::take_descriptor;
 
+use crate::out;
 use crate::program::EXIT_NOT_EXECUTABLE;
 
 /// Waits for a byte and becomes another program
@@ -42,6 +43,6 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         }
         _ => error.to_string(),
     };
-    eprintln!("rackmem: cannot run {}: {why}", arguments.file.display());
+    out::note(format_args!("rackmem: cannot run {}: {why}", arguments.file.display()));
     ExitCode::from(EXIT_NOT_EXECUTABLE)
 }

@@ -10,6 +10,7 @@ use rackmem_far::GivenSegment;
 use rackmem_types::{Bytes, ServerAddress};
 
 use crate::options::parse_whole_pages;
+use crate::out;
 use crate::segment;
 
 /// Change what far memory a process may use while it runs: name all of it, as for attach
@@ -54,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         far_max: *far_max,
     };
     match Client::open(*pid)?.lend(lending)? {
-        LendReport::InForce => println!("process {pid}: what it may use has changed"),
+        LendReport::InForce => out::line(format_args!("process {pid}: what it may use has changed"))?,
         LendReport::InUse(what) => {
             bail!("{what}: name more far memory, or detach the process and attach it again")
         }

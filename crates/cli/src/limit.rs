@@ -7,6 +7,7 @@ use rackmem_control::Client;
 use rackmem_types::Bytes;
 
 use crate::options::parse_limit;
+use crate::out;
 
 /// Change how much of a process's memory may stay in this machine's RAM
 #[derive(Args, Debug)]
@@ -21,6 +22,6 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Client::open(arguments.pid)?.limit_set(arguments.size)?;
-    println!("process {}: local limit {}", arguments.pid, arguments.size);
+    out::line(format_args!("process {}: local limit {}", arguments.pid, arguments.size))?;
     Ok(ExitCode::SUCCESS)
 }

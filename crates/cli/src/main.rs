@@ -4,6 +4,7 @@
 mod agent;
 mod args;
 mod attach;
+mod away;
 mod controller;
 mod descriptors;
 mod detach;
@@ -17,6 +18,7 @@ mod logging;
 mod manual;
 mod memory_server;
 mod options;
+mod out;
 mod pager;
 mod pki;
 mod pool;

@@ -1,7 +1,6 @@
 //! Manual pages and shell completions, made from the command line's own definition. For packagers.
 
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory};
 
 use crate::args::Cli;
+use crate::out;
 
 /// Write the manual pages into a directory
 #[derive(Args, Debug)]
@@ -34,6 +34,8 @@ pub(crate) fn man(arguments: &ManArguments) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) fn completions(arguments: &CompletionsArguments) -> anyhow::Result<ExitCode> {
-    clap_complete::generate(arguments.shell, &mut Cli::command(), "rackmem", &mut io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "rackmem", &mut script);
+    out::text(String::from_utf8_lossy(&script))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -17,6 +17,8 @@ use rcgen::{
     KeyUsagePurpose, date_time_ymd,
 };
 
+use crate::out;
+
 /// Who gets a certificate. Its first name says which part of the rack somebody is.
 const PARTS: [&str; 4] = ["controller", "agent", "memory-server", "client"];
 
@@ -55,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Command::Init { directory, hosts } = &arguments.command;
     let made = init(directory, hosts, SystemTime::now())?;
     let did = if made { "made an authority and" } else { "kept the authority and renewed" };
-    writeln!(io::stdout(), "{did} certificates for {} in {}", PARTS.join(", "), directory.display())?;
+    out::line(format_args!("{did} certificates for {} in {}", PARTS.join(", "), directory.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

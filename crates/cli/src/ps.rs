@@ -9,7 +9,7 @@ use rackmem_control::{Client, ControlError, TargetStats};
 use serde::Serialize;
 
 use crate::rates::Rates;
-use crate::{style, table};
+use crate::{out, style, table};
 
 /// Time between the two samples that rates are computed from: long enough for a steady number, short enough to wait.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -59,17 +59,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn print(rows: &[(TargetStats, Rates)], json: bool) -> anyhow::Result<()> {
     if json {
         let rows: Vec<Row<'_>> = rows.iter().map(|(stats, rates)| Row { stats, rates }).collect();
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        out::json(&rows)?;
         return Ok(());
     }
     if rows.is_empty() {
-        eprintln!("no process has far memory; start one with 'rackmem run' or 'rackmem attach'");
+        out::note("no process has far memory; start one with 'rackmem run' or 'rackmem attach'");
         return Ok(());
     }
-    print!("{}", table::render(rows, style::width()));
+    out::text(table::render(rows, style::width()))?;
     for (stats, _) in rows {
         for warning in &stats.warnings {
-            println!("process {}: {}", stats.pid, table::printable(warning));
+            out::line(format_args!("process {}: {}", stats.pid, table::printable(warning)))?;
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ use rackmem_far::{Credentials, GivenSegment, SegmentView, Segments, TlsFiles};
 use rackmem_types::{Bytes, PAGE_SIZE, ServerAddress};
 use serde::{Deserialize, Serialize};
 
+use crate::out;
 use crate::table::printable;
 use crate::tls::ClientTls;
 use crate::token;
@@ -141,7 +142,10 @@ fn create(arguments: &Create) -> anyhow::Result<ExitCode> {
     })();
     match made {
         Ok(segment) => {
-            println!("segment {segment} on {memory_server}: {size}, opened by {}", out.display());
+            out::line(format_args!(
+                "segment {segment} on {memory_server}: {size}, opened by {}",
+                out.display()
+            ))?;
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
@@ -181,7 +185,7 @@ fn list(arguments: &List) -> anyhow::Result<ExitCode> {
     let server = Segments::connect(arguments.memory_server.clone(), &arguments.proof.credentials()?)?;
     let listed: Vec<Listed> = server.pool()?.segments.into_iter().map(Listed::from).collect();
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&listed)?);
+        out::json(&listed)?;
         return Ok(ExitCode::SUCCESS);
     }
     for Listed { segment, name, size, filled, connections, lease_left_s } in listed {
@@ -190,7 +194,7 @@ fn list(arguments: &List) -> anyhow::Result<ExitCode> {
             || format!("open on {connections} connections"),
             |left| format!("freed in {left} s unless somebody opens it"),
         );
-        println!("segment {segment} '{name}': {size}, {filled} filled, {lease}");
+        out::line(format_args!("segment {segment} '{name}': {size}, {filled} filled, {lease}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -200,7 +204,7 @@ fn destroy(arguments: &Destroy) -> anyhow::Result<ExitCode> {
     for GivenSegment { server, segment, owner, .. } in read(&arguments.file)? {
         let shown = SegmentId(segment);
         Segments::connect(server.clone(), &credentials)?.destroy(segment, owner)?;
-        println!("segment {shown} on {server}: destroyed");
+        out::line(format_args!("segment {shown} on {server}: destroyed"))?;
     }
     std::fs::remove_file(&arguments.file)
         .with_context(|| format!("cannot remove {}", arguments.file.display()))?;

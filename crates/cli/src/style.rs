@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal};
 
+use crate::out;
+
 /// Whether a stream that is (or is not) a terminal gets colours.
 pub(crate) fn wants_colour(is_terminal: bool) -> bool {
     is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -16,7 +18,7 @@ pub(crate) fn is_stdout_coloured() -> bool {
 pub(crate) fn print_error(error: &anyhow::Error) {
     let (red, plain) =
         if wants_colour(io::stderr().is_terminal()) { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-    eprintln!("{red}rackmem:{plain} {}", sentence(error));
+    out::note(format_args!("{red}rackmem:{plain} {}", sentence(error)));
 }
 
 /// An error and its causes; a cause that has been said already is not said twice.
@@ -32,15 +34,17 @@ pub(crate) fn sentence(error: &anyhow::Error) -> String {
     said
 }
 
+/// Columns of a terminal that does not say how many it has.
+const TERMINAL: usize = 80;
+
 /// Columns of standard output: of the terminal, else of `COLUMNS`, else as many as it takes.
 pub(crate) fn width() -> usize {
-    let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
-    let terminal = io::stdout().is_terminal().then(crossterm::terminal::size).and_then(Result::ok);
-    terminal
-        .map(|(width, _)| usize::from(width))
-        .or_else(columns)
-        .filter(|width| *width > 0)
-        .unwrap_or(usize::MAX)
+    let known = |width: &usize| *width > 0;
+    let is_terminal = io::stdout().is_terminal();
+    let terminal = is_terminal.then(crossterm::terminal::size).and_then(Result::ok);
+    let terminal = terminal.map(|(width, _)| usize::from(width)).filter(known);
+    let columns = || std::env::var("COLUMNS").ok()?.parse().ok().filter(known);
+    terminal.or_else(columns).unwrap_or(if is_terminal { TERMINAL } else { usize::MAX })
 }
 
 #[cfg(test)]

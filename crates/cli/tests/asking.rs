@@ -53,6 +53,22 @@ fn watch_prints_a_line_per_access_and_why_it_ended() {
 }
 
 #[test]
+fn a_full_disk_is_an_error_and_a_reader_that_goes_away_is_none() {
+    let stub = Stub::start();
+    for line in ["ps", "ps --json", "limit 4242 64MiB", "watch 4242 0x7000", "doctor", "completions bash"] {
+        let mut command = Stub::command(line);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = stub.known_to(&mut command).stdout(full).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.contains("No space left")), (Some(1), true), "{line}: {said}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = stub.known_to(&mut command).stdout(writer).output().unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{line}");
+    }
+}
+
+#[test]
 fn refusals_are_one_sentence_with_a_way_out() {
     let stub = Stub::start();
     let check = |line: &str, sentence: &str| {

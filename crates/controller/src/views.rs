@@ -2,8 +2,8 @@
 
 use rackmem_api::LatencyClass;
 use rackmem_api::controller::{
-    BrickKind, BrickNew, BrickView, CableView, CircuitView, GroupNew, MappingView, PlanView, PowerState,
-    ReasonView, ReservationNew, ReservationView, SegmentView, SwitchView, Topology, TrayView,
+    AcceleratorView, BrickKind, BrickNew, BrickView, CableView, CircuitView, GroupNew, MappingView, PlanView,
+    PowerState, ReasonView, ReservationNew, ReservationView, SegmentView, SwitchView, Topology, TrayView,
 };
 use rackmem_rack::planner::Reason;
 use rackmem_rack::{
@@ -125,6 +125,10 @@ pub(crate) fn reservation(rack: &Rack, of: &Reservation) -> ReservationView {
         local: of.request.local,
         memory: Bytes::from_pages(of.pages()),
         mappings: mappings.collect(),
+        accelerator: of
+            .accelerator
+            .as_ref()
+            .map(|has| AcceleratorView { brick: has.brick.to_string(), slots: has.slots }),
         group: of.group.as_ref().map(ToString::to_string),
         expires_ms: of.request.expires.map(|expires| expires.0),
     }

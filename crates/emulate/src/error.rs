@@ -28,6 +28,9 @@ pub enum EmulateError {
         "switch '{0}' is a packet switch, which cannot be built on one machine yet; write kind = \"circuit\""
     )]
     Packet(Name),
+    /// Only root makes namespaces.
+    #[error("to build a rack, with its network namespaces and cables, takes root: run it with sudo")]
+    NotRoot,
     /// A rack of this name stands and was made from another file.
     #[error(
         "rack '{0}' stands already and was made from another file; take it down first: rackmem rack down {0}"

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::EmulateError;
 
@@ -17,6 +18,12 @@ const NAMESPACES: &str = "/run/netns";
 
 /// Between two looks at whether processes have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Whether this process may make namespaces, and what is in them.
+pub(crate) fn may_be_made() -> bool {
+    capabilities(None)
+        .is_ok_and(|own| own.effective.contains(CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN))
+}
 
 /// Whether somebody made a namespace of this name.
 pub(crate) fn exists(name: &str) -> bool {

@@ -9,6 +9,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,6 +65,16 @@ impl Standing {
         controller_socket(&self.directory)
     }
 
+    /// Whether its controller listens.
+    pub fn controller_answers(&self) -> bool {
+        UnixStream::connect(self.controller_socket()).is_ok()
+    }
+
+    /// How many processes there are beside the bricks, where its controller runs.
+    pub fn controller_processes(&self) -> usize {
+        namespace::processes([self.layout.management()].into_iter()).len()
+    }
+
     /// Where the programs of `brick` have their control sockets.
     pub fn runtime_directory(&self, brick: &Name) -> Result<PathBuf, EmulateError> {
         Ok(files(&self.directory, self.layout.brick(brick)?).join("run"))
@@ -89,6 +100,9 @@ impl Racks {
         programs: &Programs,
     ) -> Result<(Standing, usize), EmulateError> {
         let layout = Layout::new(name, file::read(source)?)?;
+        if !namespace::may_be_made() {
+            return Err(EmulateError::NotRoot);
+        }
         make_directory(&self.directory)?;
         let lock = self.lock()?;
         let rack = self.rack(name);

@@ -33,7 +33,9 @@ impl Bytes {
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, shift) = UNITS.into_iter().find(|(_, shift)| self.0 >> shift > 0).unwrap_or(("B", 0));
+        // From where it is told as 1.0 of a unit with one digit, it is not told as 1024.0 of the one below.
+        let least = |shift: u32| (1u64 << shift) - (1 << shift) / 20_480;
+        let (unit, shift) = UNITS.into_iter().find(|(_, shift)| self.0 >= least(*shift)).unwrap_or(("B", 0));
         let text = if self.0.trailing_zeros() >= shift {
             format!("{}{unit}", self.0 >> shift)
         } else {
@@ -86,7 +88,16 @@ mod tests {
 
     #[test]
     fn prints_the_largest_unit_that_fits() {
-        for (bytes, text) in [(0, "0B"), (1023, "1023B"), (256 << 20, "256MiB"), ((3 << 30) / 2, "1.5GiB")] {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (256 << 20, "256MiB"),
+            ((3 << 30) / 2, "1.5GiB"),
+            ((1 << 30) - 4096, "1.0GiB"),
+            ((1 << 30) - (1 << 20), "1023MiB"),
+            (1_073_689_395, "1023.9MiB"),
+            (1_073_689_396, "1.0GiB"),
+        ] {
             assert_eq!(Bytes(bytes).to_string(), text);
         }
     }

@@ -143,9 +143,9 @@ fn root_qemu_a_controller_that_is_killed_while_it_makes_a_machine_goes_on() {
         let creating = rack.creating("web1", "--memory 192MiB --local 96MiB --class rack");
         std::thread::sleep(Duration::from_millis(wait_ms));
         rack.kill_controller();
-        // It ends by a broken connection, or was through already.
-        creating.finish();
         rack.start();
+        // What was accepted is waited for over the restart.
+        creating.finish();
         for operation in rack.json("operation list --state running").as_array().unwrap() {
             rack.done(&format!("operation wait {}", operation["id"].as_str().unwrap()));
         }

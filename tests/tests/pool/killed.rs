@@ -16,9 +16,10 @@ fn root_a_controller_that_is_killed_in_the_middle_goes_on_where_it_was() {
         let reserving = rack.begin(RESERVE);
         thread::sleep(Duration::from_millis(wait_ms));
         rack.kill_controller();
-        reserving.finish();
         assert!(rack.ask("brick list").stderr.contains("controller.sock"), "it is told that nobody answers");
         assert!(rack.start().contains("1 programs started"));
+        // It waits for what was accepted over the restart.
+        reserving.finish();
         // What was accepted ends well, whatever it was at; what was not accepted never was.
         for operation in rack.json("operation list --state running").as_array().unwrap() {
             rack.done(&format!("operation wait {}", operation["id"].as_str().unwrap()));

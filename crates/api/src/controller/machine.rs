@@ -183,6 +183,9 @@ pub struct MachineView {
     pub far: Bytes,
     /// The memory bricks that lend it.
     pub memory_bricks: Vec<String>,
+    /// Those of them whose memory server has lost what it lent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memory_lost: Vec<String>,
     /// Between which sizes it follows its guest's need, if it does.
     pub elastic: Option<ElasticBounds>,
     /// The operation that is changing it now.

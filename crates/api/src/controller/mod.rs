@@ -24,8 +24,8 @@ pub use brick::{BrickKind, BrickNew, BrickView, CableNew, DrainRequest, PowerSta
 pub use client::ControllerClient;
 pub use machine::{MachineNew, MachineResize, MachineState, MachineView};
 pub use reservation::{
-    AcceleratorNew, GroupNew, MappingView, PlanView, ReasonView, ReservationNew, ReservationResize,
-    ReservationView, SegmentView,
+    AcceleratorNew, AcceleratorView, GroupNew, MappingView, PlanView, ReasonView, ReservationNew,
+    ReservationResize, ReservationView, SegmentView,
 };
 pub use routes::{document, metrics_router, openapi, router};
 pub use topology::{CableView, CircuitView, ControllerView, SwitchView, Topology, TrayView};

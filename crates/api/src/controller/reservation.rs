@@ -172,6 +172,15 @@ pub struct MappingView {
     pub lost: bool,
 }
 
+/// The accelerator of a reservation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AcceleratorView {
+    /// The accelerator brick.
+    pub brick: String,
+    /// How many of its regions.
+    pub slots: u32,
+}
+
 /// A reservation as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReservationView {
@@ -195,6 +204,10 @@ pub struct ReservationView {
     pub memory: Bytes,
     /// Where that is.
     pub mappings: Vec<MappingView>,
+    /// The accelerator that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub accelerator: Option<AcceleratorView>,
     /// The shared group that it is in.
     pub group: Option<String>,
     /// When it ends if nobody applies it, milliseconds since 1970.

@@ -64,7 +64,7 @@ impl ControllerOptions {
 
     /// How operations are told.
     pub(crate) fn telling(&self) -> Telling {
-        Telling { json: self.json, no_wait: self.no_wait }
+        Telling { json: self.json, no_wait: self.no_wait, over_racks: true }
     }
 
     /// Whether a rack of this machine has a controller.

@@ -11,9 +11,12 @@ use rackmem_rack::{Name, PortRef};
 use rackmem_types::Bytes;
 
 use super::ask::ControllerOptions;
-use super::{print_json, word};
-use crate::facts;
+use super::word;
 use crate::progress::finish;
+use crate::{facts, out, style};
+
+/// What a narrow terminal does without.
+const SPARE: [&str; 3] = ["ADDRESS", "LOCAL FREE", "TRAY"];
 
 /// Register, drain and remove bricks, and see how they are
 #[derive(Args, Debug)]
@@ -184,13 +187,13 @@ impl Register {
 async fn list(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
     let bricks = options.client()?.brick_list().await?;
     if options.json {
-        print_json(&bricks)?;
+        out::json(&bricks)?;
     } else if bricks.is_empty() {
-        eprintln!("no brick is registered; register a rack file with 'rackmem brick register --rack FILE'");
+        out::note("no brick is registered; register a rack file with 'rackmem brick register --rack FILE'");
     } else {
         let rows: Vec<_> = bricks.iter().map(row).collect();
         let heads = ["NAME", "KIND", "TRAY", "STATE", "HAS", "TAKEN", "LOCAL FREE", "ADDRESS"];
-        print!("{}", facts::rows(heads, &rows));
+        out::text(facts::rows(heads, &SPARE, &rows, style::width()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -230,7 +233,7 @@ fn state(brick: &BrickView) -> String {
 async fn show(options: &ControllerOptions, name: &Name) -> anyhow::Result<ExitCode> {
     let brick = options.client()?.brick_show(name.as_str()).await?;
     if options.json {
-        print_json(&brick)?;
+        out::json(&brick)?;
         return Ok(ExitCode::SUCCESS);
     }
     let (kind, has, taken) = amounts(&brick);
@@ -239,20 +242,23 @@ async fn show(options: &ControllerOptions, name: &Name) -> anyhow::Result<ExitCo
         BrickKind::Memory { .. } => (None, None),
         BrickKind::Accelerator { model, .. } => (None, Some(model.clone())),
     };
-    let text = facts::facts(&[
-        ("name", Some(brick.name.clone())),
-        ("kind", Some(kind.to_owned())),
-        ("model", model),
-        ("tray", Some(brick.tray.clone())),
-        ("state", Some(state(&brick))),
-        ("ports", Some(brick.ports.to_string())),
-        ("has", Some(has)),
-        ("taken", Some(taken)),
-        ("local memory", local),
-        ("power", (brick.watts > 0).then(|| format!("{} W when on", brick.watts))),
-        ("address", brick.address.clone()),
-    ]);
-    print!("{text}");
+    let text = facts::facts(
+        &[
+            ("name", Some(brick.name.clone())),
+            ("kind", Some(kind.to_owned())),
+            ("model", model),
+            ("tray", Some(brick.tray.clone())),
+            ("state", Some(state(&brick))),
+            ("ports", Some(brick.ports.to_string())),
+            ("has", Some(has)),
+            ("taken", Some(taken)),
+            ("local memory", local),
+            ("power", (brick.watts > 0).then(|| format!("{} W when on", brick.watts))),
+            ("address", brick.address.clone()),
+        ],
+        style::width(),
+    );
+    out::text(text)?;
     Ok(ExitCode::SUCCESS)
 }
 

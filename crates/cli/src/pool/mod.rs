@@ -21,14 +21,8 @@ pub(crate) fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> an
     runtime.context("cannot start")?.block_on(command)
 }
 
-/// Prints a value as JSON.
-pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
-}
-
 /// How long ago that was, or how long it still is until then: the largest unit that says something.
-fn away(at_ms: u64) -> String {
+fn from_now(at_ms: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     span(now.abs_diff(Duration::from_millis(at_ms)))
 }

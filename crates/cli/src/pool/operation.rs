@@ -7,9 +7,12 @@ use rackmem_api::operation::OperationFilter;
 use rackmem_api::{Operation, OperationId, OperationState};
 
 use super::ask::ControllerOptions;
-use super::{away, print_json, word};
-use crate::facts;
+use super::{from_now, word};
 use crate::progress::finish;
+use crate::{facts, out, style};
+
+/// What a narrow terminal does without.
+const SPARE: [&str; 2] = ["BY", "AGO"];
 
 /// Watch and cancel what the controller was asked for
 #[derive(Args, Debug)]
@@ -86,11 +89,13 @@ impl Arguments {
                 let client = options.changing().await?;
                 let operation = client.operation_cancel(*id).await?;
                 if options.json {
-                    print_json(&operation)?;
+                    out::json(&operation)?;
                 } else if operation.state.is_final() {
-                    println!("operation {id} had ended already: {}", word(&operation.state));
+                    out::line(format_args!("operation {id} had ended already: {}", word(&operation.state)))?;
                 } else {
-                    println!("operation {id} was asked to stop; see 'rackmem operation wait {id}'");
+                    out::line(format_args!(
+                        "operation {id} was asked to stop; see 'rackmem operation wait {id}'"
+                    ))?;
                 }
                 Ok(ExitCode::SUCCESS)
             }
@@ -107,12 +112,17 @@ impl Arguments {
 async fn list(options: &ControllerOptions, filter: &OperationFilter) -> anyhow::Result<ExitCode> {
     let operations = options.client()?.operation_list(filter).await?;
     if options.json {
-        print_json(&operations)?;
+        out::json(&operations)?;
     } else if operations.is_empty() {
-        eprintln!("there is no such operation");
+        out::note("there is no such operation");
     } else {
         let rows: Vec<_> = operations.iter().map(row).collect();
-        print!("{}", facts::rows(["ID", "KIND", "TARGET", "STATE", "BY", "AGO", "SAYS"], &rows));
+        out::text(facts::rows(
+            ["ID", "KIND", "TARGET", "STATE", "BY", "AGO", "SAYS"],
+            &SPARE,
+            &rows,
+            style::width(),
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -124,7 +134,7 @@ fn row(operation: &Operation) -> [String; 7] {
         operation.target.clone(),
         word(&operation.state),
         operation.by.clone(),
-        away(operation.updated_ms),
+        from_now(operation.updated_ms),
         says(operation).unwrap_or_else(|| "-".to_owned()),
     ]
 }
@@ -139,23 +149,26 @@ fn says(operation: &Operation) -> Option<String> {
 async fn show(options: &ControllerOptions, id: OperationId) -> anyhow::Result<ExitCode> {
     let operation = options.client()?.operation_show(id).await?;
     if options.json {
-        print_json(&operation)?;
+        out::json(&operation)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let text = facts::facts(&[
-        ("id", Some(operation.id.to_string())),
-        ("kind", Some(operation.kind.clone())),
-        ("target", Some(operation.target.clone())),
-        ("state", Some(format!("{}, {:.0} %", word(&operation.state), operation.progress * 100.0))),
-        ("step", operation.step.clone()),
-        ("error", operation.error.as_ref().map(|problem| problem.detail.clone())),
-        ("note", operation.note.clone()),
-        ("by", Some(operation.by.clone())),
-        ("generation", Some(operation.generation.to_string())),
-        ("accepted", Some(format!("{} ago", away(operation.created_ms)))),
-        ("changed", Some(format!("{} ago", away(operation.updated_ms)))),
-    ]);
-    print!("{text}");
+    let text = facts::facts(
+        &[
+            ("id", Some(operation.id.to_string())),
+            ("kind", Some(operation.kind.clone())),
+            ("target", Some(operation.target.clone())),
+            ("state", Some(format!("{}, {:.0} %", word(&operation.state), operation.progress * 100.0))),
+            ("step", operation.step.clone()),
+            ("error", operation.error.as_ref().map(|problem| problem.detail.clone())),
+            ("note", operation.note.clone()),
+            ("by", Some(operation.by.clone())),
+            ("generation", Some(operation.generation.to_string())),
+            ("accepted", Some(format!("{} ago", from_now(operation.created_ms)))),
+            ("changed", Some(format!("{} ago", from_now(operation.updated_ms)))),
+        ],
+        style::width(),
+    );
+    out::text(text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -163,7 +176,7 @@ impl Why {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
         let reasons = self.controller.client()?.operation_why(self.id).await?;
         if self.controller.json {
-            print_json(&reasons)?;
+            out::json(&reasons)?;
             return Ok(ExitCode::SUCCESS);
         }
         let rows: Vec<_> = reasons
@@ -173,7 +186,7 @@ impl Why {
                 [reason.brick, reason.kind, serves.to_owned(), reason.why]
             })
             .collect();
-        print!("{}", facts::rows(["BRICK", "KIND", "SERVES", "WHY"], &rows));
+        out::text(facts::rows(["BRICK", "KIND", "SERVES", "WHY"], &["KIND"], &rows, style::width()))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -7,9 +7,12 @@ use rackmem_api::controller::{ReservationResize, ReservationView};
 use rackmem_types::Bytes;
 
 use super::ask::ControllerOptions;
-use super::{away, print_json};
-use crate::facts;
+use super::from_now;
 use crate::progress::finish;
+use crate::{facts, out, style};
+
+/// What a narrow terminal does without.
+const SPARE: [&str; 2] = ["EXPIRES IN", "PROJECT"];
 
 /// See what is reserved, and change how much
 #[derive(Args, Debug)]
@@ -90,19 +93,22 @@ impl Arguments {
 async fn list(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
     let reservations = options.client()?.reservation_list().await?;
     if options.json {
-        print_json(&reservations)?;
+        out::json(&reservations)?;
     } else if reservations.is_empty() {
-        eprintln!("nothing is reserved; reserve with 'rackmem reserve'");
+        out::note("nothing is reserved; reserve with 'rackmem reserve'");
     } else {
         let rows: Vec<_> = reservations.iter().map(row).collect();
         let heads = ["ID", "STATE", "COMPUTE", "MEMORY", "CLASS", "ON", "PROJECT", "EXPIRES IN"];
-        print!("{}", facts::rows(heads, &rows));
+        out::text(facts::rows(heads, &SPARE, &rows, style::width()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn row(of: &ReservationView) -> [String; 8] {
-    let bricks: Vec<&str> = of.mappings.iter().map(|mapping| mapping.segment.brick.as_str()).collect();
+    let mut bricks: Vec<&str> = of.mappings.iter().map(|mapping| mapping.segment.brick.as_str()).collect();
+    bricks.extend(of.accelerator.as_ref().map(|has| has.brick.as_str()));
+    bricks.sort_unstable();
+    bricks.dedup();
     [
         of.id.to_string(),
         of.state.clone(),
@@ -111,26 +117,31 @@ fn row(of: &ReservationView) -> [String; 8] {
         of.class.to_string(),
         if bricks.is_empty() { "-".to_owned() } else { bricks.join(",") },
         of.project.clone(),
-        of.expires_ms.filter(|_| of.state == "reserved").map_or_else(|| "-".to_owned(), away),
+        of.expires_ms.filter(|_| of.state == "reserved").map_or_else(|| "-".to_owned(), from_now),
     ]
 }
 
 async fn show(options: &ControllerOptions, id: u64) -> anyhow::Result<ExitCode> {
     let reservation = options.client()?.reservation_show(id).await?;
     if options.json {
-        print_json(&reservation)?;
+        out::json(&reservation)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut text = facts::facts(&[
-        ("id", Some(reservation.id.to_string())),
-        ("state", Some(reservation.state.clone())),
-        ("project", Some(reservation.project.clone())),
-        ("compute", Some(reservation.compute.clone())),
-        ("cores", (reservation.cores > 0).then(|| reservation.cores.to_string())),
-        ("local", (reservation.local > Bytes(0)).then(|| reservation.local.to_string())),
-        ("memory", Some(format!("{}, {} at most", reservation.memory, reservation.class))),
-        ("group", reservation.group.clone()),
-    ]);
+    let accelerator = reservation.accelerator.as_ref();
+    let mut text = facts::facts(
+        &[
+            ("id", Some(reservation.id.to_string())),
+            ("state", Some(reservation.state.clone())),
+            ("project", Some(reservation.project.clone())),
+            ("compute", Some(reservation.compute.clone())),
+            ("cores", (reservation.cores > 0).then(|| reservation.cores.to_string())),
+            ("local", (reservation.local > Bytes(0)).then(|| reservation.local.to_string())),
+            ("memory", Some(format!("{}, {} at most", reservation.memory, reservation.class))),
+            ("accelerator", accelerator.map(|has| format!("{} slots of {}", has.slots, has.brick))),
+            ("group", reservation.group.clone()),
+        ],
+        style::width(),
+    );
     for mapping in &reservation.mappings {
         let lost = if mapping.lost { ", LOST by its memory server" } else { "" };
         text += &format!(
@@ -142,6 +153,6 @@ async fn show(options: &ControllerOptions, id: u64) -> anyhow::Result<ExitCode> 
             mapping.start
         );
     }
-    print!("{text}");
+    out::text(text)?;
     Ok(ExitCode::SUCCESS)
 }

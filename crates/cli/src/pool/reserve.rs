@@ -10,7 +10,7 @@ use rackmem_rack::Name;
 use rackmem_types::Bytes;
 
 use super::ask::ControllerOptions;
-use super::print_json;
+use crate::out;
 use crate::progress::finish;
 
 /// How a compute brick is left to the controller.
@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// Local memory on the compute brick
     #[arg(long, value_name = "SIZE", default_value = "0")]
     local: Bytes,
-    /// Spread over so many memory bricks at most
+    /// Spread over so many memory bricks at most (default: 4)
     #[arg(long, value_name = "N")]
     spread: Option<u8>,
     /// So many regions of an accelerator beside it
@@ -72,9 +72,9 @@ impl Arguments {
         if self.preview {
             let plan = options.client()?.reservation_preview(&new).await?;
             if options.json {
-                print_json(&plan)?;
+                out::json(&plan)?;
             } else {
-                print!("{}", text(&plan));
+                out::text(text(&plan))?;
             }
             return Ok(ExitCode::SUCCESS);
         }
@@ -91,7 +91,9 @@ impl Arguments {
             finish(options.telling(), &client, asked, &format!("reservation {reservation}: {state}{next}"))
                 .await;
         match told {
-            Err(error) if client.operation_show(id).await?.state == OperationState::Failed => {
+            Err(error)
+                if client.operation_show(id).await.is_ok_and(|now| now.state == OperationState::Failed) =>
+            {
                 Err(error).context(format!("nothing was reserved (see 'rackmem why {id}')"))
             }
             told => told,

@@ -8,7 +8,8 @@ use clap::Args;
 use rackmem_api::controller::Topology;
 
 use super::ask::ControllerOptions;
-use super::{print_json, svg};
+use super::svg;
+use crate::out;
 
 /// Show racks, trays, bricks, switches, cables and circuits
 #[derive(Args, Debug)]
@@ -26,11 +27,11 @@ impl Arguments {
         if let Some(file) = &self.svg {
             let shown = file.display();
             std::fs::write(file, svg::svg(&topology)).with_context(|| format!("cannot write {shown}"))?;
-            println!("{shown}: written");
+            out::line(format_args!("{shown}: written"))?;
         } else if self.controller.json {
-            print_json(&topology)?;
+            out::json(&topology)?;
         } else {
-            print!("{}", text(&topology));
+            out::text(text(&topology))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -58,9 +59,16 @@ fn text(topology: &Topology) -> String {
         text += &format!("between racks: {}\n", listed(&between));
     }
     for cable in &topology.cables {
-        let used = if cable.circuits > 0 { format!(", {} circuits", cable.circuits) } else { String::new() };
-        let ends = cable.ends.join(" - ");
-        text += &format!("cable {ends}: {} ns, {} Mbit/s{used}\n", cable.latency_ns, cable.mbps);
+        // What nobody has stated is 0.
+        let stated = |amount: u64, unit: &str| (amount > 0).then(|| format!("{amount} {unit}"));
+        let said = [
+            stated(cable.latency_ns.into(), "ns"),
+            stated(cable.mbps.into(), "Mbit/s"),
+            stated(cable.circuits.into(), if cable.circuits == 1 { "circuit" } else { "circuits" }),
+        ];
+        let said: Vec<String> = said.into_iter().flatten().collect();
+        let colon = if said.is_empty() { "" } else { ": " };
+        text += &format!("cable {}{colon}{}\n", cable.ends.join(" - "), said.join(", "));
     }
     for circuit in &topology.circuits {
         let users: Vec<String> = circuit.users.iter().map(ToString::to_string).collect();

@@ -1,11 +1,11 @@
 //! Circuits by hand, on racks without a controller: `rackmem rack connect`, `disconnect`, `circuits`.
 
-use std::io::{self, Write};
-
 use clap::Args;
 use rackmem_emulate::Racks;
 use rackmem_rack::Name;
 use rackmem_switch::{Change, Observed, Pair, SwitchDriver, TcSwitch};
+
+use crate::out;
 
 /// Set circuits on a switch: all of them, or on a mistake none
 #[derive(Args, Debug)]
@@ -74,6 +74,5 @@ fn open(racks: &Racks, asked: &Asked) -> anyhow::Result<TcSwitch> {
 fn print(observed: &Observed) -> anyhow::Result<()> {
     let pairs: Vec<String> = observed.pairs.iter().map(Pair::to_string).collect();
     let pairs = if pairs.is_empty() { "none".to_owned() } else { pairs.join(" ") };
-    writeln!(io::stdout(), "circuits: {pairs} (generation {})", observed.generation)?;
-    Ok(())
+    out::line(format_args!("circuits: {pairs} (generation {})", observed.generation))
 }

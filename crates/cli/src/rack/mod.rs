@@ -37,14 +37,8 @@ enum Command {
         #[arg(default_value = up::NAME)]
         name: Name,
     },
-    /// List the racks of this machine
-    List,
-    /// Show what a rack consists of and where it is reached
-    Show {
-        /// The rack
-        #[arg(default_value = up::NAME)]
-        name: Name,
-    },
+    List(show::List),
+    Show(show::Show),
     Exec(exec::Arguments),
     Connect(circuits::Connect),
     Disconnect(circuits::Disconnect),
@@ -56,8 +50,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match &arguments.command {
         Command::Up(up) => up::run(&racks, up)?,
         Command::Down { name } => racks.down(name)?,
-        Command::List => show::list(&racks)?,
-        Command::Show { name } => show::show(&racks, name)?,
+        Command::List(list) => show::list(&racks, list)?,
+        Command::Show(show) => show::show(&racks, show)?,
         Command::Exec(exec) => return exec::run(&racks, exec),
         Command::Connect(circuits) => circuits::connect(&racks, circuits)?,
         Command::Disconnect(circuits) => circuits::disconnect(&racks, circuits)?,

@@ -1,7 +1,6 @@
 //! `rackmem rack up FILE`: builds the rack of a rack file, or what is missing of it.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -9,6 +8,7 @@ use clap::Args;
 use rackmem_emulate::{Programs, Racks};
 use rackmem_rack::Name;
 
+use crate::out;
 use crate::spawn::myself;
 
 /// Name of a rack that was given none.
@@ -33,10 +33,9 @@ pub(super) fn run(racks: &Racks, arguments: &Arguments) -> anyhow::Result<()> {
     let layout = &standing.layout;
     let (bricks, switches) = (layout.bricks.len(), layout.switches.len());
     // Nobody has to read this line for the rack to stand.
-    let _ = writeln!(
-        io::stdout(),
+    let _ = out::line(format_args!(
         "rack '{}': {bricks} bricks, {switches} switches; {started} programs started",
         layout.name
-    );
+    ));
     Ok(())
 }

@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Memory;
 use crate::logging;
+use crate::out;
 
 /// The file's name.
 const NAME: &str = "memory";
@@ -60,7 +61,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut session = Session::new(file, directory, &config).with_context(|| {
         format!("cannot mount at {}: this needs root or fusermount3, and /dev/fuse", directory.display())
     })?;
-    println!("{} bytes of shared memory: {}", size, directory.join(NAME).display());
+    // Nobody has to read this line for the file to be there.
+    let _ = out::line(format_args!("{} bytes of shared memory: {}", size, directory.join(NAME).display()));
     let mut unmounter = session.unmount_callable();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;

@@ -146,7 +146,7 @@ impl Whom for AgentOptions {
     }
 
     fn telling(&self) -> Telling {
-        Telling { json: self.json, no_wait: self.no_wait }
+        Telling { json: self.json, no_wait: self.no_wait, over_racks: false }
     }
 
     async fn create(&self, create: &create::Arguments) -> anyhow::Result<ExitCode> {

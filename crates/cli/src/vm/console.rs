@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::whom::Whom;
+use crate::out;
 
 /// Ctrl-], as on other consoles.
 const LEAVE: u8 = 0x1d;
@@ -41,7 +42,7 @@ impl Arguments {
         let console = whom.client()?.vm_console(&self.name).await?;
         let is_terminal = io::stdin().is_terminal();
         if is_terminal {
-            eprintln!("console of {}; Ctrl-] leaves it", self.name);
+            out::note(format_args!("console of {}; Ctrl-] leaves it", self.name));
         }
         let raw = is_terminal.then(Raw::new).transpose()?;
         let (mut from, mut to) = tokio::io::split(console.0);

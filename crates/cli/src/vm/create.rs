@@ -64,7 +64,7 @@ pub(crate) struct Arguments {
     /// The compute brick, or 'any'
     #[arg(long, value_name = "BRICK", help_heading = "Over the racks")]
     pub(crate) compute: Option<String>,
-    /// Spread the rest over so many memory bricks at most
+    /// Spread the rest over so many memory bricks at most (default: 4)
     #[arg(long, value_name = "N", help_heading = "Over the racks")]
     pub(crate) spread: Option<u8>,
     /// The project that it counts against (default: yours)

@@ -8,6 +8,7 @@ use rackmem_api::agent::{ElasticBounds, ElasticView};
 use rackmem_types::Bytes;
 
 use super::whom::Whom;
+use crate::out;
 use crate::progress::finish;
 
 /// Let a machine's memory follow its guest's need; without sizes, show how it does
@@ -32,9 +33,9 @@ impl Arguments {
         if bounds.is_none() && !self.off {
             let view = whom.client()?.vm_elastic_show(&self.name).await?;
             match (whom.telling().json, &view) {
-                (true, view) => println!("{}", serde_json::to_string_pretty(view)?),
-                (false, None) => println!("{}: does not follow its guest", self.name),
-                (false, Some(view)) => print!("{}", text(&self.name, view)),
+                (true, view) => out::json(view)?,
+                (false, None) => out::line(format_args!("{}: does not follow its guest", self.name))?,
+                (false, Some(view)) => out::text(text(&self.name, view))?,
             }
             return Ok(ExitCode::SUCCESS);
         }

@@ -10,10 +10,12 @@ use serde::Serialize;
 use super::attach::Attach;
 use super::whom::Whom;
 use super::{act, create, resize, show};
-use crate::facts;
 use crate::pool::ask::ControllerOptions;
-use crate::pool::print_json;
-use crate::progress::{Telling, finish};
+use crate::progress::{Progress, Telling, finish};
+use crate::{facts, out, style};
+
+/// What a narrow terminal does without.
+const SPARE: [&str; 4] = ["RESERVATION", "VCPUS", "ELASTIC", "PROJECT"];
 
 impl Whom for ControllerOptions {
     type Client = ControllerClient;
@@ -69,7 +71,7 @@ async fn make(options: &ControllerOptions, create: &create::Arguments) -> anyhow
         finish(options.telling(), &client, asked, "").await
     } else {
         // Where it is is known only when it is there.
-        let ended = crate::progress::Progress::new(false).follow(&client, asked).await?;
+        let ended = Progress::new(options.telling()).follow(&client, asked).await?;
         match ended.state {
             OperationState::Done => {
                 let brick = client.vm_show(&new.name).await?.compute.unwrap_or_default();
@@ -79,7 +81,9 @@ async fn make(options: &ControllerOptions, create: &create::Arguments) -> anyhow
         }
     };
     match told {
-        Err(error) if client.operation_show(id).await?.state == OperationState::Failed => {
+        Err(error)
+            if client.operation_show(id).await.is_ok_and(|now| now.state == OperationState::Failed) =>
+        {
             Err(error).context(format!("nothing was made (see 'rackmem why {id}')"))
         }
         told => told,
@@ -102,9 +106,9 @@ async fn give(options: &ControllerOptions, resize: &resize::Arguments) -> anyhow
 async fn list(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
     let machines = options.client()?.vm_list().await?;
     if options.json {
-        print_json(&machines)?;
+        out::json(&machines)?;
     } else if machines.is_empty() {
-        eprintln!("there is no virtual machine over the racks; make one with 'rackmem vm create'");
+        out::note("there is no virtual machine over the racks; make one with 'rackmem vm create'");
     } else {
         let heads = [
             "NAME",
@@ -121,7 +125,7 @@ async fn list(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
             "PROJECT",
         ];
         let rows: Vec<_> = machines.iter().map(row).collect();
-        print!("{}", facts::rows(heads, &rows));
+        out::text(facts::rows(heads, &SPARE, &rows, style::width()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -146,9 +150,9 @@ fn row(of: &MachineView) -> [String; 12] {
 async fn print(options: &ControllerOptions, vm: &act::Name) -> anyhow::Result<ExitCode> {
     let view = options.client()?.vm_show(&vm.name).await?;
     if options.json {
-        print_json(&view)?;
+        out::json(&view)?;
     } else {
-        print!("{}", text(&view));
+        out::text(text(&view))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -163,24 +167,32 @@ fn text(of: &MachineView) -> String {
         bricks => format!("{} on {}, {} at most", of.far, bricks.join(", "), of.class),
     };
     let is_asked = of.machine.is_some() || of.state == MachineState::Creating;
-    let mut text = facts::facts(&[
-        ("name", Some(of.name.to_string())),
-        ("state", Some(state)),
-        ("project", Some(of.project.clone())),
-        ("compute", of.compute.clone()),
-        ("processors", Some(of.vcpus.to_string())),
-        ("memory", Some(format!("{}, at most {}", of.memory, of.memory_max))),
-        ("local", Some(of.local.to_string())),
-        ("far", Some(far)),
-        ("elastic", of.elastic.map(|bounds| format!("{} to {}", bounds.min, bounds.max))),
-        ("reservation", Some(of.reservation.to_string())),
-        ("operation", of.operation.map(|id| id.to_string())),
-        ("agent", (!is_asked).then(|| "says nothing of it".to_owned())),
-    ]);
+    let mut text = facts::facts(
+        &[
+            ("name", Some(of.name.to_string())),
+            ("state", Some(state)),
+            ("project", Some(of.project.clone())),
+            ("compute", of.compute.clone()),
+            ("processors", Some(of.vcpus.to_string())),
+            ("memory", Some(format!("{}, at most {}", of.memory, of.memory_max))),
+            ("local", Some(of.local.to_string())),
+            ("far", Some(far)),
+            ("lost", (!of.memory_lost.is_empty()).then(|| lost(&of.memory_lost))),
+            ("elastic", of.elastic.map(|bounds| format!("{} to {}", bounds.min, bounds.max))),
+            ("reservation", Some(of.reservation.to_string())),
+            ("operation", of.operation.map(|id| id.to_string())),
+            ("agent", (!is_asked).then(|| "says nothing of it".to_owned())),
+        ],
+        style::width(),
+    );
     if let Some(machine) = &of.machine {
         text += &format!("its agent says\n{}", show::text(machine));
     }
     text
+}
+
+fn lost(bricks: &[String]) -> String {
+    format!("what {} lent: the memory server was started again and has lost it", bricks.join(", "))
 }
 
 fn word(value: &impl Serialize) -> String {

@@ -9,6 +9,7 @@ use rackmem_types::Bytes;
 
 use super::AgentOptions;
 use super::whom::Whom;
+use crate::out;
 use crate::progress::finish;
 
 /// Change a machine's memory while it runs, up or down
@@ -42,8 +43,8 @@ impl Arguments {
         if self.plan {
             let plan = client.vm_resize_plan(&self.name, request).await?;
             match agent.json {
-                true => println!("{}", serde_json::to_string_pretty(&plan)?),
-                false => print!("{}", text(&plan)),
+                true => out::json(&plan)?,
+                false => out::text(text(&plan))?,
             }
             return Ok(ExitCode::SUCCESS);
         }

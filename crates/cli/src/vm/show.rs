@@ -9,18 +9,21 @@ use serde::Serialize;
 use super::AgentOptions;
 use super::act::Name;
 use super::whom::Whom;
-use crate::facts;
+use crate::{facts, out, style};
+
+/// What a narrow terminal does without.
+const SPARE: [&str; 3] = ["PID", "ELASTIC", "VCPUS"];
 
 pub(crate) async fn list(agent: &AgentOptions) -> anyhow::Result<ExitCode> {
     let vms = agent.client()?.vm_list().await?;
     if agent.json {
-        println!("{}", serde_json::to_string_pretty(&vms)?);
+        out::json(&vms)?;
     } else if vms.is_empty() {
-        eprintln!("there is no virtual machine; make one with 'rackmem vm create'");
+        out::note("there is no virtual machine; make one with 'rackmem vm create'");
     } else {
         let heads = ["NAME", "STATE", "MEMORY", "MAX", "LIMIT", "LOCAL", "FAR", "VCPUS", "PID", "ELASTIC"];
         let rows: Vec<_> = vms.iter().map(row).collect();
-        print!("{}", facts::rows(heads, &rows));
+        out::text(facts::rows(heads, &SPARE, &rows, style::width()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -45,9 +48,9 @@ fn row(vm: &VmView) -> [String; 10] {
 pub(crate) async fn show(agent: &AgentOptions, vm: &Name) -> anyhow::Result<ExitCode> {
     let vm = agent.client()?.vm_show(&vm.name).await?;
     if agent.json {
-        println!("{}", serde_json::to_string_pretty(&vm)?);
+        out::json(&vm)?;
     } else {
-        print!("{}", text(&vm));
+        out::text(text(&vm))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -58,28 +61,37 @@ pub(super) fn text(vm: &VmView) -> String {
         None => word(&vm.state),
     };
     let accelerator = vm.accelerator.as_ref().map(|by| format!("{} ({})", word(&by.kind), by.reason));
-    let mut text = facts::facts(&[
-        ("name", Some(vm.name.to_string())),
-        ("state", Some(state)),
-        ("origin", Some(word(&vm.origin))),
-        ("driver", Some(word(&vm.driver))),
-        ("process", vm.pid.map(|pid| pid.to_string())),
-        ("qemu", vm.qemu.clone()),
-        ("processors", Some(vm.vcpus.to_string())),
-        ("accelerator", accelerator),
-        ("memory", Some(memory(&vm.memory))),
-        ("where", Some(place(&vm.memory))),
-        ("guest", vm.memory.guest.map(|guest| format!("{} of {} available", guest.available, guest.total))),
-        (
-            "pager",
-            vm.pager.map(|pager| match pager.pid {
-                Some(pid) => format!("{}, process {pid}", word(&pager.state)),
-                None => word(&pager.state),
-            }),
-        ),
-        ("elastic", vm.elastic.as_ref().map(|view| format!("{} to {}", view.bounds.min, view.bounds.max))),
-        ("operation", vm.operation.map(|id| id.to_string())),
-    ]);
+    let mut text = facts::facts(
+        &[
+            ("name", Some(vm.name.to_string())),
+            ("state", Some(state)),
+            ("origin", Some(word(&vm.origin))),
+            ("driver", Some(word(&vm.driver))),
+            ("process", vm.pid.map(|pid| pid.to_string())),
+            ("qemu", vm.qemu.clone()),
+            ("processors", Some(vm.vcpus.to_string())),
+            ("accelerator", accelerator),
+            ("memory", Some(memory(&vm.memory))),
+            ("where", Some(place(&vm.memory))),
+            (
+                "guest",
+                vm.memory.guest.map(|guest| format!("{} of {} available", guest.available, guest.total)),
+            ),
+            (
+                "pager",
+                vm.pager.map(|pager| match pager.pid {
+                    Some(pid) => format!("{}, process {pid}", word(&pager.state)),
+                    None => word(&pager.state),
+                }),
+            ),
+            (
+                "elastic",
+                vm.elastic.as_ref().map(|view| format!("{} to {}", view.bounds.min, view.bounds.max)),
+            ),
+            ("operation", vm.operation.map(|id| id.to_string())),
+        ],
+        style::width(),
+    );
     for part in &vm.memory.parts {
         text += &format!("far memory on {}\n", far(part));
     }

@@ -1,6 +1,5 @@
 //! `rackmem vm watch`: prints each access to one page of a guest.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -9,6 +8,7 @@ use rackmem_api::VmName;
 use rackmem_api::agent::{Access, WatchQuery};
 
 use super::whom::Whom;
+use crate::out;
 use crate::watch::parse_address;
 
 /// Print each access to one page of a guest
@@ -29,9 +29,7 @@ impl Arguments {
         while let Some(access) = accesses.next().await {
             let access = access?;
             let line = if json { serde_json::to_string(&access)? } else { line(&access) };
-            let mut out = io::stdout().lock();
-            writeln!(out, "{line}")?;
-            out.flush()?;
+            out::line(line)?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -88,10 +88,15 @@ impl Stub {
         command.env("RACKMEM_RUNTIME_DIR", self.directory.path())
     }
 
-    pub(crate) fn rackmem(&self, line: &str) -> Output {
+    /// The command of that line, which does not know of this pager yet.
+    pub(crate) fn command(line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rackmem"));
         command.args(line.split(' ')).env("COLUMNS", "80");
-        self.known_to(&mut command).output().unwrap()
+        command
+    }
+
+    pub(crate) fn rackmem(&self, line: &str) -> Output {
+        self.known_to(&mut Self::command(line)).output().unwrap()
     }
 
     /// Standard output of a command that succeeds.

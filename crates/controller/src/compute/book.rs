@@ -1,12 +1,12 @@
 //! The books of the compute service: which machines there are, and whose reservation is whose.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rackmem_api::agent::ElasticBounds;
 use rackmem_api::controller::{MachineNew, MachineState, MachineView};
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{OperationState, Problem, VmName};
-use rackmem_rack::{Brick, ReservationId};
+use rackmem_rack::{Brick, Mapping, Name, ReservationId};
 use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -185,12 +185,11 @@ impl State {
             ..
         } = machine;
         let reservation = self.rack.reservation(*id).ok();
-        let segments = reservation.iter().flat_map(|of| &of.mappings);
-        let mut bricks: Vec<String> = segments
-            .filter_map(|mapping| Some(self.rack.segment(mapping.segment)?.brick.to_string()))
-            .collect();
-        bricks.sort_unstable();
-        bricks.dedup();
+        let bricks = |is_meant: fn(&Mapping) -> bool| -> Vec<String> {
+            let meant = reservation.iter().flat_map(|of| &of.mappings).filter(|mapping| is_meant(mapping));
+            let names = meant.filter_map(|mapping| Some(&self.rack.segment(mapping.segment)?.brick));
+            names.collect::<BTreeSet<_>>().into_iter().map(Name::to_string).collect()
+        };
         let entry = operation.and_then(|seq| self.operations.get(&seq));
         MachineView {
             name: new.name.clone(),
@@ -205,7 +204,8 @@ impl State {
             local: new.local(),
             class: reservation.map_or(new.class, |of| class_of(of.request.class)),
             far: Bytes::from_pages(reservation.map_or(0, |of| of.pages())),
-            memory_bricks: bricks,
+            memory_bricks: bricks(|_| true),
+            memory_lost: bricks(|mapping| mapping.lost),
             elastic: *elastic,
             operation: entry.map(|entry| entry.operation.id),
             created_ms: *created_ms,
