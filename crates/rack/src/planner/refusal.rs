@@ -88,6 +88,10 @@ pub enum Shortage {
         cores: u32,
         /// Local memory asked for.
         local: Bytes,
+        /// Far memory asked for.
+        far: Bytes,
+        /// The class that it was asked in.
+        class: LatencyClass,
         /// Whether some have these, and enough memory somewhere in the class.
         fitting: bool,
     },
@@ -131,17 +135,30 @@ impl fmt::Display for Shortage {
                     "no accelerator brick within class {class} has {slots} free slots and a free way to it"
                 )
             }
-            Self::Compute { cores, local, fitting: false } => {
-                write!(
-                    f,
-                    "no compute brick has {cores} cores and {local} of local memory free, and enough far memory in its class"
-                )
+            Self::Compute { cores, local, far, class, fitting: false } => {
+                let way = format!("a way to {far} of far memory within class {class}");
+                match (own(*cores, *local), *far) {
+                    (None, _) => write!(f, "no compute brick has {way}"),
+                    (Some(own), Bytes(0)) => write!(f, "no compute brick has {own} free"),
+                    (Some(own), _) => write!(f, "no compute brick has {own} free and {way}"),
+                }
             }
-            Self::Compute { cores, local, fitting: true } => write!(
-                f,
-                "compute bricks have {cores} cores and {local} of local memory free, but none of them has a way to the rest within the class"
-            ),
+            Self::Compute { cores, local, class, fitting: true, .. } => {
+                let own = own(*cores, *local).map_or_else(String::new, |own| format!(" with {own} free"));
+                write!(f, "there are compute bricks{own}, but none has a way to the rest within class {class}")
+            }
         }
+    }
+}
+
+/// What a compute brick has to have itself, if anything.
+fn own(cores: u32, local: Bytes) -> Option<String> {
+    let cores_told = if cores == 1 { "1 core".to_owned() } else { format!("{cores} cores") };
+    match (cores, local) {
+        (0, Bytes(0)) => None,
+        (_, Bytes(0)) => Some(cores_told),
+        (0, _) => Some(format!("{local} of local memory")),
+        (_, _) => Some(format!("{cores_told} and {local} of local memory")),
     }
 }
 
@@ -187,7 +204,13 @@ impl Refusal {
     pub(super) fn anywhere(request: &Request, fitting: bool) -> Self {
         Self {
             brick: None,
-            shortage: Shortage::Compute { cores: request.cores, local: request.local, fitting },
+            shortage: Shortage::Compute {
+                cores: request.cores,
+                local: request.local,
+                far: request.memory,
+                class: request.class,
+                fitting,
+            },
         }
     }
 }
