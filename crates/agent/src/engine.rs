@@ -25,6 +25,9 @@ const UNDO_TRIES: u32 = 5;
 /// Between two such tries.
 const UNDO_EVERY: Duration = Duration::from_secs(1);
 
+/// A record that the disk has no room for is written again so often: one failing statement for each operation that waits.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+
 /// All running operations.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -91,7 +94,7 @@ impl Engine {
         let engine = Arc::clone(self);
         tokio::spawn(async move {
             let id = operation.id;
-            let mut course = Course { engine: &engine, operation, work, journal, token };
+            let mut course = Course { engine: &engine, operation, work, journal, token, stands: false };
             if let Err(error) = course.run().await {
                 // It stays open in the store, so the next agent goes on with it.
                 tracing::error!(%id, %error, "an operation stands still: its journal cannot be written");
@@ -112,6 +115,8 @@ struct Course<'a> {
     work: Work,
     journal: Journal,
     token: CancellationToken,
+    /// Whether its last record could not be written yet.
+    stands: bool,
 }
 
 impl Course<'_> {
@@ -171,7 +176,14 @@ impl Course<'_> {
         self.engine.mortality.moment();
         self.journal.apply(&record);
         let progress = Progress { step: phrase.to_owned(), progress: self.journal.progress() };
-        let event = self.engine.ground.store.operation_record(self.operation.id, &record, &progress).await?;
+        let event = loop {
+            let store = &self.engine.ground.store;
+            match store.operation_record(self.operation.id, &record, &progress).await {
+                Err(error) if error.may_pass() => self.stand(&error).await,
+                written => break written?,
+            }
+        };
+        self.go_on();
         self.engine.ground.tell(&event);
         self.engine.mortality.moment();
         Ok(())
@@ -189,11 +201,98 @@ impl Course<'_> {
             }
         };
         let ending = Ending { state, error, note: self.journal.note(), effects: effects.clone() };
-        let event = self.engine.ground.store.operation_end(id, &ending).await?;
+        let event = loop {
+            match self.engine.ground.store.operation_end(id, &ending).await {
+                Err(error) if error.may_pass() => self.stand(&error).await,
+                written => break written?,
+            }
+        };
+        self.go_on();
         tracing::info!(%id, kind = self.operation.kind, target = self.operation.target, ?state, "an operation has ended");
         self.engine.running().remove(&id);
         self.engine.ground.tell(&event);
         self.engine.mortality.moment();
         Ok(())
+    }
+
+    /// Waits before a record is written again. Nothing is done meanwhile, so that no step is done or undone that is not in the journal.
+    async fn stand(&mut self, error: &StoreError) {
+        if !std::mem::replace(&mut self.stands, true) {
+            tracing::error!(id = %self.operation.id, %error, "an operation stands still until its journal can be written");
+        }
+        sleep(WRITE_EVERY).await;
+    }
+
+    fn go_on(&mut self) {
+        if std::mem::take(&mut self.stands) {
+            tracing::info!(id = %self.operation.id, "an operation goes on: its journal can be written again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::AgentConfig;
+    use crate::machines::Machines;
+    use crate::operation::OnFailure;
+    use crate::store::Store;
+
+    async fn engine(state: &Path) -> Arc<Engine> {
+        let config = AgentConfig {
+            state: state.to_owned(),
+            runtime: state.to_owned(),
+            program: "rackmem".into(),
+            qemu: "qemu".into(),
+            libvirt: crate::LIBVIRT.to_owned(),
+            accelerator: None,
+            memory_servers: Vec::new(),
+            far_options: Vec::new(),
+            pool: None,
+            lender: None,
+        };
+        let store = Store::open(state).await.unwrap();
+        let hypervisor = crate::hypervisor::Hypervisor::new(config.qemu.clone(), None, state);
+        let machines = Machines::new(hypervisor, state.to_owned(), config.libvirt.clone());
+        let ground = Ground::new(config, store, machines).await.unwrap();
+        Engine::new(ground, Mortality::at(None))
+    }
+
+    #[tokio::test]
+    async fn an_operation_stands_still_while_nothing_can_be_written_and_then_goes_on() {
+        let place = tempfile::tempdir().unwrap();
+        let engine = engine(place.path()).await;
+        let store = &engine.ground.store;
+        let work = Work {
+            vm: None,
+            steps: Vec::new(),
+            on_failure: OnFailure::Keep,
+            when_done: Vec::new(),
+            when_undone: Vec::new(),
+        };
+        let change = Change::new(rackmem_api::Generation(0), "local");
+        let new = NewOperation {
+            id: OperationId(Uuid::now_v7()),
+            kind: "attachment.delete",
+            target: "m1".to_owned(),
+            work: serde_json::to_string(&work).unwrap(),
+        };
+        let (operation, _) = store.accept(&change, new, &[]).await.unwrap();
+        store.fill(true).await;
+        let refused = engine.begin(&change, "attachment.delete", "m2", work, &[]).await.unwrap_err();
+        assert_eq!((refused.kind, refused.retry_after_s), (ProblemType::Unavailable, Some(5)), "{refused}");
+        for open in store.operations_open().await.unwrap() {
+            engine.carry_on(open).unwrap();
+        }
+        sleep(WRITE_EVERY / 2).await;
+        assert_eq!(store.operation(operation.id).await.unwrap().state, OperationState::Running);
+        assert_eq!(engine.count(), 1);
+        store.fill(false).await;
+        while engine.count() > 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(store.operation(operation.id).await.unwrap().state, OperationState::Done);
     }
 }

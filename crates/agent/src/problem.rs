@@ -27,6 +27,11 @@ pub(crate) fn from_qemu(error: &QemuError) -> Problem {
 pub(crate) fn from_store(error: StoreError) -> Problem {
     match error {
         StoreError::Refused(problem) => *problem,
+        // Nothing was changed; whoever fills the disk may free it.
+        error if error.may_pass() => {
+            tracing::error!(%error, "the store failed");
+            Problem::new(ProblemType::Unavailable, error.to_string()).retry_after(5)
+        }
         error => {
             tracing::error!(%error, "the store failed");
             Problem::new(ProblemType::Internal, error.to_string())

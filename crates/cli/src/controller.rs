@@ -151,7 +151,7 @@ fn quotas(file: &Path) -> anyhow::Result<Quotas> {
 /// Registers a rack file with a controller that knows no brick. One that was started before keeps to what it knows.
 async fn register(controller: &Controller, file: &Path) -> anyhow::Result<()> {
     let shown = file.display();
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read the rack file {shown}"))?;
+    let text = crate::rack_file::read(file)?;
     let told = |problem: Problem| anyhow::anyhow!("the rack file {shown}: {}", problem.detail);
     let present = controller.controller().await.map_err(told)?;
     if present.bricks > 0 {

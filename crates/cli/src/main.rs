@@ -27,6 +27,7 @@ mod program;
 mod progress;
 mod ps;
 mod rack;
+mod rack_file;
 mod rates;
 mod run;
 mod segment;

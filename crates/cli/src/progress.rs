@@ -98,7 +98,7 @@ impl Progress {
                 }
                 Err(_) => {
                     if self.is_shown {
-                        self.write(&cut(format!("{}: nobody answers; it is asked again", operation.target)));
+                        self.write(&cut(&format!("{}: nobody answers; it is asked again", operation.target)));
                     }
                     sleep(pauses.next()).await;
                 }
@@ -140,9 +140,9 @@ impl Progress {
 
 fn line(operation: &Operation) -> String {
     let step = operation.step.as_deref().unwrap_or("begins");
-    cut(format!("{:>3.0} %  {}: {step}", operation.progress * 100.0, operation.target))
+    cut(&format!("{:>3.0} %  {}: {step}", operation.progress * 100.0, operation.target))
 }
 
-fn cut(line: String) -> String {
+fn cut(line: &str) -> String {
     line.chars().take(LINE_MAX).collect()
 }

@@ -488,7 +488,7 @@ impl ControllerApi for Controller {
     }
 
     async fn metrics(&self) -> Result<String, Problem> {
-        let text = metrics::text(&self.ledger.lock());
+        let text = metrics::text(&self.ledger.lock(), &self.ledger.counts);
         text.map_err(|error| Problem::new(ProblemType::Internal, error.to_string()))
     }
 }

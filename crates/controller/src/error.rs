@@ -1,28 +1,16 @@
 //! What keeps a controller from starting, and how a rack's refusal is told to whoever asked.
 
-use std::path::PathBuf;
-
 use rackmem_api::Problem;
 use rackmem_api::problem::ProblemType;
 use rackmem_rack::{RackError, SegmentId};
+use rackmem_state::StateError;
 
 /// The controller cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
-    /// The directory cannot be made or locked.
-    #[error("cannot use the state directory {}: {reason}", path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// What the kernel said.
-        reason: std::io::Error,
-    },
-    /// Another controller uses the directory.
-    #[error("another controller uses the state directory {}: end it first, or give this one another --state", .0.display())]
-    InUse(PathBuf),
-    /// The tables are of another version.
-    #[error("the state is not this version's: {0}")]
-    Migration(#[from] sqlx::migrate::MigrateError),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// SQLite refuses.
     #[error("the controller's store does not work: {0}; is the disk full?")]
     Sql(#[from] sqlx::Error),

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rackmem_api::events::EventLog;
 use rackmem_api::problem::ProblemType;
@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::compute::Machines;
+use crate::counts::Counts;
 use crate::deed::Deed;
 use crate::error::ControllerError;
 use crate::job::{Entry, Job};
@@ -90,6 +91,7 @@ pub(crate) struct Ledger {
     state: Mutex<State>,
     changes: mpsc::UnboundedSender<store::Change>,
     pub(crate) news: Arc<EventLog<Event>>,
+    pub(crate) counts: Counts,
     pub(crate) reign: Generation,
     queue: usize,
 }
@@ -140,6 +142,7 @@ impl Ledger {
             state: Mutex::new(state),
             changes,
             news: Arc::new(news),
+            counts: Counts::default(),
             reign: Generation(stored.reign),
             queue,
         })
@@ -168,6 +171,16 @@ impl Ledger {
     /// Accepts an operation, or answers the one that the same request started before: then without a number, because there is
     /// nothing to be done. `begin` makes come true what comes true at once; when it refuses, nothing has changed.
     pub(crate) async fn accept(
+        &self,
+        change: &Change,
+        kind: &str,
+        begin: impl FnOnce(&mut State) -> Result<(String, Job, OperationState), Problem>,
+    ) -> Result<(Operation, Option<u64>), Problem> {
+        let accepted = self.judge(change, kind, begin).await;
+        accepted.inspect_err(|problem| self.counts.refused(problem.kind))
+    }
+
+    async fn judge(
         &self,
         change: &Change,
         kind: &str,
@@ -256,6 +269,8 @@ impl Ledger {
             OperationState::Cancelled => "cancelled",
             OperationState::Running => return,
         };
+        let after = Duration::from_millis(operation.updated_ms.saturating_sub(operation.created_ms));
+        self.counts.ended(&operation.kind, word, after);
         let detail = match &operation.error {
             Some(error) => format!("{} of '{}' {word}: {error}", operation.kind, operation.target),
             None => format!("{} of '{}' is {word}", operation.kind, operation.target),
@@ -272,6 +287,7 @@ impl Ledger {
         detail: String,
         operation: Option<Operation>,
     ) {
+        self.counts.told(kind);
         let mut told = None;
         self.news.publish(|id| {
             let (kind, target) = (kind.to_owned(), target.to_owned());

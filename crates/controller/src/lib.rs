@@ -17,6 +17,7 @@
 mod compute;
 mod config;
 mod controller;
+mod counts;
 mod deed;
 mod dispatch;
 mod error;

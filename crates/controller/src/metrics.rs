@@ -1,4 +1,4 @@
-//! Prometheus metrics: gauges of this moment, taken from the ledger.
+//! Prometheus metrics: gauges of this moment, taken from the ledger, and what was counted.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::counts::Counts;
 use crate::ledger::State;
 use crate::views;
 
@@ -15,7 +16,7 @@ struct OfBrick {
 }
 
 /// The text for a scraper.
-pub(crate) fn text(state: &State) -> Result<String, std::fmt::Error> {
+pub(crate) fn text(state: &State, counts: &Counts) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("rackmem_controller");
     let mut one = |name: &str, help: &str, value: u64| {
         let gauge = Gauge::<i64>::default();
@@ -43,6 +44,7 @@ pub(crate) fn text(state: &State) -> Result<String, std::fmt::Error> {
     registry.register("brick_capacity", "Bytes, cores or slots of a brick", capacity);
     registry.register("brick_used", "What is taken of that", used);
     registry.register("brick_reachable", "Whether it answered", reachable);
+    counts.register(&mut registry);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)

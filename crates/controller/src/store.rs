@@ -9,18 +9,13 @@ mod batch;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use rackmem_api::serve::Closing;
 use rackmem_api::{Event, IdempotencyKey, VmName};
 use rackmem_rack::{Event as RackEvent, Name, Plan, Rack, SegmentId, Snapshot};
-use rustix::fs::FlockOperation;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use rackmem_state::StateDirectory;
 use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 
@@ -38,18 +33,6 @@ const EVENTS_MAX: i64 = 20_000;
 
 /// Changes of the rack that are kept for people who ask what happened.
 const HISTORY_MAX: i64 = 200_000;
-
-/// The database. It holds the secrets of segments.
-const DATABASE: &str = "controller.db";
-
-/// What SQLite puts beside it, with its mode.
-const BESIDE: [&str; 3] = ["controller.db-wal", "controller.db-shm", "controller.db-journal"];
-
-/// Mode of all files: whoever may look into the directory may not read the secrets.
-const MODE: u32 = 0o600;
-
-/// How long a statement waits for the file.
-const BUSY_MAX: Duration = Duration::from_secs(10);
 
 /// One row to be written.
 #[derive(Debug)]
@@ -109,23 +92,15 @@ pub(crate) struct Store {
     pool: SqlitePool,
     closing: Closing,
     /// Held as long as the store is: no second controller.
-    _lock: File,
+    _directory: StateDirectory,
 }
 
 impl Store {
     /// Opens the store in a directory, and makes it where it is missing. `closing` fails when the store does.
     pub(crate) async fn open(directory: &Path, closing: Closing) -> Result<Self, ControllerError> {
-        let lock = lock(directory)?;
-        guard(directory).map_err(|reason| unusable(directory, reason))?;
-        let options = SqliteConnectOptions::new()
-            .filename(directory.join(DATABASE))
-            .busy_timeout(BUSY_MAX)
-            .journal_mode(SqliteJournalMode::Wal)
-            // What was answered for must be there after a power cut too.
-            .synchronous(SqliteSynchronous::Full);
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
-        sqlx::migrate!().run(&pool).await?;
-        Ok(Self { pool, closing, _lock: lock })
+        let directory = StateDirectory::open(directory, "controller")?;
+        let pool = directory.writer(&sqlx::migrate!()).await?;
+        Ok(Self { pool, closing, _directory: directory })
     }
 
     /// Begins a reign, which is above every earlier one and at least `at_least`, and reads all that is stored.
@@ -283,39 +258,4 @@ async fn write_snapshot(
         .execute(connection)
         .await?;
     Ok(())
-}
-
-fn lock(directory: &Path) -> Result<File, ControllerError> {
-    let failed = |reason| unusable(directory, reason);
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-    let file = private(&directory.join("lock")).map_err(failed)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(ControllerError::InUse(directory.to_owned())),
-        Err(error) => Err(failed(error.into())),
-    }
-}
-
-/// Makes the database's files their owner's alone, before SQLite opens them: it gives those that it adds the database's mode.
-fn guard(directory: &Path) -> io::Result<()> {
-    private(&directory.join(DATABASE))?;
-    for name in BESIDE {
-        match std::fs::set_permissions(directory.join(name), Permissions::from_mode(MODE)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Opens a file that only its owner may read, and makes it where it is missing.
-fn private(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(path)?;
-    // It may have been there before, and a umask may have taken the owner's rights too.
-    file.set_permissions(Permissions::from_mode(MODE))?;
-    Ok(file)
-}
-
-fn unusable(directory: &Path, reason: io::Error) -> ControllerError {
-    ControllerError::Directory { path: directory.to_owned(), reason }
 }

@@ -320,6 +320,7 @@ impl Worker {
                 }
             }
             tokio::time::sleep(pause).await;
+            self.ledger.counts.step_retried();
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }

@@ -70,6 +70,9 @@ impl FromStr for PortRef {
     fn from_str(text: &str) -> Result<Self, RackError> {
         let error = || RackError::PortText(text.to_owned());
         let (of, port) = text.rsplit_once(':').ok_or_else(error)?;
+        if !port.bytes().all(|digit| digit.is_ascii_digit()) {
+            return Err(error());
+        }
         Ok(Self { of: of.parse().map_err(|_| error())?, port: port.parse().map_err(|_| error())? })
     }
 }
@@ -190,7 +193,7 @@ mod tests {
     #[test]
     fn ports_survive_a_round_trip() {
         assert_eq!("c1:7".parse::<PortRef>().unwrap().to_string(), "c1:7");
-        for text in ["c1", "c1:", ":1", "c1:x", "c1:70000"] {
+        for text in ["c1", "c1:", ":1", "c1:x", "c1:70000", "c1:+1", "c1:-1", "c1: 1"] {
             assert!(text.parse::<PortRef>().is_err(), "{text}");
         }
     }

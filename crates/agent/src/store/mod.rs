@@ -16,21 +16,15 @@ pub(crate) use accept::{Effect, NewOperation};
 pub(crate) use attachments::AttachmentRow;
 pub(crate) use operations::{Ending, OpenOperation, Progress};
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rackmem_api::{Generation, Problem};
-use rustix::fs::FlockOperation;
+use rackmem_state::{StateDirectory, StateError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
-
-/// How long a reader waits for the file; the writer holds it for single statements.
-const BUSY_MAX: Duration = Duration::from_secs(10);
 
 /// Connections that read: as many requests as an agent answers at a time.
 const READERS: u32 = 4;
@@ -38,25 +32,9 @@ const READERS: u32 = 4;
 /// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The directory cannot be made or locked.
-    #[error("cannot use the state directory {}: {reason}", path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// What the kernel said.
-        reason: std::io::Error,
-    },
-    /// Another agent uses the directory.
-    #[error("another agent uses the state directory {}: end it first, or give this one another --state", .0.display())]
-    InUse(PathBuf),
-    /// The tables are of another version.
-    #[error("the state in {} is not this version's: {reason}", path.display())]
-    Migration {
-        /// The file.
-        path: PathBuf,
-        /// What does not fit.
-        reason: sqlx::migrate::MigrateError,
-    },
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// SQLite refuses.
     #[error("the agent's store does not work: {0}; is the disk full?")]
     Sql(#[from] sqlx::Error),
@@ -66,6 +44,13 @@ pub enum StoreError {
     /// What is asked for contradicts what is there; nothing was changed.
     #[error("{0}")]
     Refused(Box<Problem>),
+}
+
+impl StoreError {
+    /// Whether the same may be done later, without anything else than the disk having changed.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Sql(_))
+    }
 }
 
 impl From<Problem> for StoreError {
@@ -80,27 +65,16 @@ pub(crate) struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
     /// Held as long as the store is: no second agent.
-    _lock: Arc<File>,
+    _directory: Arc<StateDirectory>,
 }
 
 impl Store {
     /// Opens the store in `directory`, and makes it where it is missing.
     pub(crate) async fn open(directory: &Path) -> Result<Self, StoreError> {
-        let lock = lock(directory)?;
-        let path = directory.join("agent.db");
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(true)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_MAX)
-            .journal_mode(SqliteJournalMode::Wal)
-            // What was answered for must be there after a power cut too.
-            .synchronous(SqliteSynchronous::Full);
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        sqlx::migrate!().run(&writer).await.map_err(|reason| StoreError::Migration { path, reason })?;
-        let readers =
-            SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
-        Ok(Self { writer, readers, _lock: Arc::new(lock) })
+        let directory = StateDirectory::open(directory, "agent")?;
+        let writer = directory.writer(&sqlx::migrate!()).await?;
+        let readers = directory.readers(READERS).await?;
+        Ok(Self { writer, readers, _directory: Arc::new(directory) })
     }
 
     /// The highest generation seen.
@@ -112,17 +86,6 @@ impl Store {
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
-    }
-}
-
-fn lock(directory: &Path) -> Result<File, StoreError> {
-    let failed = |reason| StoreError::Directory { path: directory.to_owned(), reason };
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-    let file = File::create(directory.join("lock")).map_err(failed)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(directory.to_owned())),
-        Err(error) => Err(failed(error.into())),
     }
 }
 

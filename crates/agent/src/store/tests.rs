@@ -1,3 +1,6 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use rackmem_api::agent::{Attachment, VmSpec};
 use rackmem_api::operation::OperationFilter;
 use rackmem_api::problem::ProblemType;
@@ -61,8 +64,50 @@ fn ending(state: OperationState, effects: Vec<Effect>) -> Ending {
 #[tokio::test]
 async fn a_second_agent_is_refused() {
     let (directory, store) = store().await;
-    assert!(matches!(Store::open(directory.path()).await, Err(StoreError::InUse(_))));
+    assert!(matches!(Store::open(directory.path()).await, Err(StoreError::State(StateError::InUse { .. }))));
     drop(store);
+}
+
+#[tokio::test]
+async fn the_files_are_their_owners_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mode = |mode| Permissions::from_mode(mode);
+    std::fs::set_permissions(directory.path(), mode(0o755)).unwrap();
+    let files = || std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+    for _ in 0..2 {
+        let store = Store::open(directory.path()).await.unwrap();
+        store.event_add("vm.failed", "web1", "x").await.unwrap();
+        assert!(files().count() >= 4, "{:?}", files().collect::<Vec<_>>());
+        for path in files() {
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
+        }
+        // As an earlier version left them, with what a controller that is killed leaves.
+        store.readers.close().await;
+        store.writer.close().await;
+        for name in ["agent.db-wal", "agent.db-shm", "agent.db-journal"] {
+            std::fs::write(directory.path().join(name), "").unwrap();
+        }
+        for path in files() {
+            std::fs::set_permissions(path, mode(0o644)).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_later_version_wrote_is_refused() {
+    let (directory, store) = store().await;
+    sqlx::query("UPDATE _sqlx_migrations SET version = 99").execute(&store.writer).await.unwrap();
+    drop(store);
+    let refused = Store::open(directory.path()).await.unwrap_err();
+    assert!(refused.to_string().contains("written by a later version"), "{refused}");
+}
+
+impl Store {
+    /// Has SQLite refuse what changes anything, as on a disk that is full.
+    pub(crate) async fn fill(&self, is_full: bool) {
+        let pragma = if is_full { "PRAGMA query_only = 1" } else { "PRAGMA query_only = 0" };
+        sqlx::query(pragma).execute(&self.writer).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -153,8 +153,7 @@ impl Register {
         let client = options.changing().await?;
         if let Some(file) = &self.rack {
             let shown = file.display();
-            let file = std::fs::read_to_string(file)
-                .with_context(|| format!("cannot read the rack file {shown}"))?;
+            let file = crate::rack_file::read(file)?;
             let asked = client.rack_register(&RackFile { file }).await.with_context(|| shown.to_string())?;
             let done = format!("{shown}: registered");
             return finish(options.telling(), &client, asked, &done).await;

@@ -1,9 +1,7 @@
 //! `rackmem rack up FILE`: builds the rack of a rack file, or what is missing of it.
 
-use std::fs;
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Args;
 use rackmem_emulate::{Programs, Racks};
 use rackmem_rack::Name;
@@ -25,9 +23,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(racks: &Racks, arguments: &Arguments) -> anyhow::Result<()> {
-    let file = arguments.file.display();
-    let source =
-        fs::read_to_string(&arguments.file).with_context(|| format!("cannot read the rack file {file}"))?;
+    let source = crate::rack_file::read(&arguments.file)?;
     let programs = Programs { rackmem: myself() };
     let (standing, started) = racks.up(&arguments.name, &source, &programs)?;
     let layout = &standing.layout;

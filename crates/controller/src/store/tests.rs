@@ -1,11 +1,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::borrow::Cow;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 
 use proptest::prelude::*;
 use rackmem_api::{OperationId, OperationState};
 use rackmem_rack::ReservationId;
+use rackmem_state::StateError;
 use sqlx::migrate::Migrator;
+use sqlx::sqlite::SqliteConnectOptions;
 use uuid::Uuid;
 
 use super::*;
@@ -190,7 +194,7 @@ async fn the_files_are_their_owners_alone() {
         }
         // As an earlier version left them, with what a controller that is killed leaves.
         store.pool.close().await;
-        for name in BESIDE {
+        for name in ["controller.db-wal", "controller.db-shm", "controller.db-journal"] {
             std::fs::write(directory.path().join(name), "").unwrap();
         }
         for path in files() {
@@ -227,7 +231,7 @@ async fn a_full_disk_ends_the_controller_and_keeps_what_was_kept() {
     }
     assert!((2..99).contains(&kept) && send.is_closed(), "{kept}");
     // Nobody else has the directory while this process may still be at work.
-    assert!(matches!(open(directory.path()).await, Err(ControllerError::InUse(_))));
+    assert!(matches!(open(directory.path()).await, Err(ControllerError::State(StateError::InUse { .. }))));
     running.abort();
     let _ = running.await;
     let stored = open(directory.path()).await.unwrap().load(0).await.unwrap();

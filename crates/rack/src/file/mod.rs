@@ -3,55 +3,26 @@
 //! Reading gives the events that register everything, in order, or the first mistake with its line, its column and what is allowed
 //! there. It reads no file: the text is handed in.
 
+mod mistake;
 mod schema;
 
-use std::fmt;
 use std::ops::Range;
 
+pub use mistake::Mistake;
 use schema::RackFile;
 use toml::Spanned;
 
 use crate::{BrickSpec, CableSpec, Event, Name, Offer, Place, Rack, RackError, SwitchSpec};
 
-/// A mistake in a rack file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
-    /// Line, counted from 1.
-    pub line: usize,
-    /// Column in characters, counted from 1.
-    pub column: usize,
-    /// What is wrong and what is allowed.
-    pub problem: String,
-    /// The line itself.
-    pub text: String,
-    /// How many characters of it are wrong.
-    pub width: usize,
-}
-
-impl std::error::Error for Mistake {}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { line, column, problem, text, width } = self;
-        let gutter = line.to_string().len();
-        writeln!(f, "line {line}, column {column}: {problem}")?;
-        writeln!(f, "{:gutter$} |", "")?;
-        writeln!(f, "{line} | {text}")?;
-        write!(f, "{:gutter$} | {:indent$}{}", "", "", "^".repeat(*width), indent = column - 1)
-    }
-}
-
-impl Mistake {
-    fn new(source: &str, span: Range<usize>, problem: String) -> Self {
-        let at = span.start.min(source.len());
-        let before = source.get(..at).unwrap_or(source);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let text = source[line_start..].lines().next().unwrap_or("");
-        let column = before[line_start..].chars().count() + 1;
-        let end = span.end.clamp(at, line_start + text.len().max(at - line_start));
-        let width = source.get(at..end).map_or(1, |wrong| wrong.chars().count().max(1));
-        Self { line: before.matches('\n').count() + 1, column, problem, text: text.to_owned(), width }
-    }
+/// The text of a rack file, which is written in UTF-8.
+pub fn text(bytes: &[u8]) -> Result<&str, Mistake> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        let byte = bytes[error.valid_up_to()];
+        let problem =
+            format!("byte 0x{byte:02x} is no text: a rack file is TOML in UTF-8; save it as that, and without compression");
+        Mistake::new(&good, good.len()..good.len(), &problem)
+    })
 }
 
 /// Reads a rack file. Everything in it must be consistent in itself.
@@ -64,8 +35,11 @@ pub fn read_judged(
     source: &str,
     judge: &dyn Fn(&Event) -> Result<(), String>,
 ) -> Result<Vec<Event>, Mistake> {
-    let file: RackFile = toml::from_str(source)
-        .map_err(|error| Mistake::new(source, error.span().unwrap_or(0..0), sentence(error.message())))?;
+    // Some editors begin a file with a byte order mark; it is no column of the first line.
+    let source = source.strip_prefix('\u{feff}').unwrap_or(source);
+    let file: RackFile = toml::from_str(source).map_err(|error| {
+        Mistake::new(source, error.span().unwrap_or(0..0), &mistake::sentence(error.message()))
+    })?;
     let mut reader = Reader { source, judge, rack: Rack::default(), events: Vec::new() };
     reader.places(&file)?;
     reader.bricks(&file)?;
@@ -73,20 +47,15 @@ pub fn read_judged(
     for cable in file.cable {
         let cable = cable.into_inner();
         let span = cable.ends.span();
-        let (ends, latency_ns, mbps) = (cable.ends.into_inner(), cable.latency, cable.bandwidth);
+        let (ends, latency_ns, mbps) = (cable.ends.into_inner().0, cable.latency, cable.bandwidth);
         reader.add(Event::CableAdded(CableSpec { ends, latency_ns, mbps }), span)?;
     }
     if reader.events.is_empty() {
         let problem =
             "the file registers nothing: write a [[rack]], its [[tray]]s, bricks, switches and cables";
-        return Err(Mistake::new(source, 0..0, problem.to_owned()));
+        return Err(Mistake::new(source, 0..0, problem));
     }
     Ok(reader.events)
-}
-
-/// The parser's words with ours for what people trip over.
-fn sentence(message: &str) -> String {
-    message.trim().replace('`', "'").replace('\n', "; ")
 }
 
 /// Tries everything on an empty rack, so that the file is judged by the very checks that registration makes.
@@ -100,7 +69,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn add(&mut self, event: Event, span: Range<usize>) -> Result<(), Mistake> {
         let applied = self.rack.apply(&event);
-        applied.map_err(|error| Mistake::new(self.source, span, self.with_known(&error)))?;
+        applied.map_err(|error| Mistake::new(self.source, span, &self.with_known(&error)))?;
         self.events.push(event);
         Ok(())
     }
@@ -114,7 +83,7 @@ impl Reader<'_> {
     ) -> Result<(), Mistake> {
         if let Some(address) = address {
             let judged = (self.judge)(&event);
-            judged.map_err(|problem| Mistake::new(self.source, address.span(), problem))?;
+            judged.map_err(|problem| Mistake::new(self.source, address.span(), &problem))?;
         }
         self.add(event, span)
     }
@@ -187,7 +156,7 @@ impl Reader<'_> {
                 (Some(tray), Some(_)) => {
                     let problem =
                         format!("'{}' stands in a tray or in a rack; name one of them", switch.name.as_ref());
-                    return Err(Mistake::new(self.source, tray.span(), problem));
+                    return Err(Mistake::new(self.source, tray.span(), &problem));
                 }
                 (Some(tray), None) => {
                     if !self.rack.trays().any(|(known, _)| known == tray.as_ref()) {

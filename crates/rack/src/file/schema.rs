@@ -1,6 +1,7 @@
 //! The rack file as it is written, before its names are looked up.
 
 use rackmem_types::Bytes;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
@@ -101,13 +102,32 @@ pub(super) struct SwitchEntry {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CableEntry {
-    pub(super) ends: Spanned<[PortRef; 2]>,
+    pub(super) ends: Spanned<Ends>,
     /// For example `100ns`.
     #[serde(default, deserialize_with = "nanoseconds")]
     pub(super) latency: u32,
     /// For example `10Gbit`.
     #[serde(default, deserialize_with = "megabits")]
     pub(super) bandwidth: u32,
+}
+
+/// Read as a list first: of an array, the parser drops what it is too long by.
+#[derive(Deserialize)]
+#[serde(try_from = "Vec<PortRef>")]
+pub(super) struct Ends(pub(super) [PortRef; 2]);
+
+impl TryFrom<Vec<PortRef>> for Ends {
+    type Error = String;
+
+    fn try_from(ends: Vec<PortRef>) -> Result<Self, String> {
+        let problem = |ends: Vec<PortRef>| {
+            format!(
+                "a cable has 2 ends, not {}: write two ports, for example [\"c1:0\", \"s1:4\"]",
+                ends.len()
+            )
+        };
+        ends.try_into().map(Self).map_err(problem)
+    }
 }
 
 /// Whether a brick is on. `waking` is nothing that one could write.
@@ -129,32 +149,29 @@ impl From<Switched> for Power {
 }
 
 fn written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }
 
 /// A number with one of the units, as so many of the smallest.
-fn measure(text: &str, units: &[(&str, u32)]) -> Option<u32> {
+fn measure(text: &str, what: &str, example: &str, units: &[(&str, u32)]) -> Result<u32, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let factor = units.iter().find(|(name, _)| *name == unit.trim())?.1;
-    number.parse::<u32>().ok()?.checked_mul(factor)
+    let factor = units.iter().find(|(name, _)| *name == unit.trim()).filter(|_| digits > 0);
+    let Some((unit, factor)) = factor else {
+        return Err(format!("'{text}' is not a {what}: write {example}"));
+    };
+    let amount = number.parse::<u32>().ok().and_then(|number| number.checked_mul(*factor));
+    amount.ok_or_else(|| format!("'{text}' is too much: a {what} is at most {}{unit}", u32::MAX / factor))
 }
 
 fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    measure(&text, &[("ns", 1), ("us", 1_000), ("µs", 1_000), ("ms", 1_000_000)]).ok_or_else(|| {
-        serde::de::Error::custom(format!(
-            "'{text}' is not a latency: write a whole number and ns, us or ms, for example 100ns"
-        ))
-    })
+    let example = "a whole number and ns, us or ms, for example 100ns";
+    let units = [("ns", 1), ("us", 1_000), ("µs", 1_000), ("ms", 1_000_000)];
+    measure(&String::deserialize(deserializer)?, "latency", example, &units).map_err(D::Error::custom)
 }
 
 fn megabits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    measure(&text, &[("Mbit", 1), ("Gbit", 1_000), ("Tbit", 1_000_000)]).ok_or_else(|| {
-        let problem = format!(
-            "'{text}' is not a bandwidth: write a whole number and Mbit, Gbit or Tbit, for example 10Gbit"
-        );
-        serde::de::Error::custom(problem)
-    })
+    let example = "a whole number and Mbit, Gbit or Tbit, for example 10Gbit";
+    let units = [("Mbit", 1), ("Gbit", 1_000), ("Tbit", 1_000_000)];
+    measure(&String::deserialize(deserializer)?, "bandwidth", example, &units).map_err(D::Error::custom)
 }

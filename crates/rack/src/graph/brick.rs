@@ -16,6 +16,12 @@ pub const NETPORTS_MAX: usize = 1024;
 /// Pages of a compute brick's far address space: slots are 32 bits wide, which is 16 TiB.
 pub const FAR_PAGES_MAX: u64 = 1 << 32;
 
+/// Most memory of a brick, 256 TiB: more than processors address today, and little enough that sums over all bricks fit 64 bits.
+const BRICK_MEMORY_MAX: Bytes = Bytes(256 << 40);
+
+/// Longest model of an accelerator, in characters. It is in every refusal that speaks of it.
+const MODEL_CHARS_MAX: usize = 63;
+
 /// A brick as it is registered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrickSpec {
@@ -227,7 +233,15 @@ impl Brick {
             _ if spec.ports > PORTS_MAX => Some("has more than 1024 ports"),
             Offer::Compute { cores: 0, .. } => Some("has no cores"),
             Offer::Memory { size } if size.pages() == 0 => Some("has less than one page of memory"),
+            Offer::Memory { size: memory } | Offer::Compute { local: memory, .. }
+                if *memory > BRICK_MEMORY_MAX =>
+            {
+                Some("has more than 256TiB of memory, which no brick has")
+            }
             Offer::Accelerator { slots: 0, .. } => Some("has no slots"),
+            Offer::Accelerator { model, .. } if !is_model(model) => {
+                Some("needs a model of 1 to 63 characters, without line breaks and the like")
+            }
             _ => None,
         };
         match problem {
@@ -235,4 +249,8 @@ impl Brick {
             None => Ok(()),
         }
     }
+}
+
+fn is_model(model: &str) -> bool {
+    !model.trim().is_empty() && model.chars().count() <= MODEL_CHARS_MAX && !model.contains(char::is_control)
 }

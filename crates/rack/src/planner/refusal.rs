@@ -145,7 +145,10 @@ impl fmt::Display for Shortage {
             }
             Self::Compute { cores, local, class, fitting: true, .. } => {
                 let own = own(*cores, *local).map_or_else(String::new, |own| format!(" with {own} free"));
-                write!(f, "there are compute bricks{own}, but none has a way to the rest within class {class}")
+                write!(
+                    f,
+                    "there are compute bricks{own}, but none has a way to the rest within class {class}"
+                )
             }
         }
     }
