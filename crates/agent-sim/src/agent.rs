@@ -229,8 +229,8 @@ impl AgentApi for SimAgent {
         self.accept(change, Command::Start(name))
     }
 
-    async fn vm_stop(&self, change: Change, name: VmName, _: StopRequest) -> Result<Operation, Problem> {
-        self.accept(change, Command::Stop(name))
+    async fn vm_stop(&self, change: Change, name: VmName, how: StopRequest) -> Result<Operation, Problem> {
+        self.accept(change, Command::Stop(name, how))
     }
 
     async fn vm_pause(&self, change: Change, name: VmName) -> Result<Operation, Problem> {

@@ -45,6 +45,8 @@ pub struct Latencies {
     pub step_ms: RangeInclusive<u64>,
     /// The guest's boot.
     pub boot_ms: RangeInclusive<u64>,
+    /// The guest's shutting down, when it is asked to.
+    pub shut_down_ms: RangeInclusive<u64>,
     /// Plugging or taking back 1 GiB.
     pub gib_ms: RangeInclusive<u64>,
 }
@@ -78,14 +80,14 @@ impl Default for SimConfig {
 impl Default for Latencies {
     /// About what the real agent takes with KVM.
     fn default() -> Self {
-        Self { step_ms: 2..=20, boot_ms: 500..=2000, gib_ms: 20..=60 }
+        Self { step_ms: 2..=20, boot_ms: 500..=2000, shut_down_ms: 2..=20, gib_ms: 20..=60 }
     }
 }
 
 impl Latencies {
     /// Nothing takes any time: for tests and for measuring everything else.
     pub fn none() -> Self {
-        Self { step_ms: 0..=0, boot_ms: 0..=0, gib_ms: 0..=0 }
+        Self { step_ms: 0..=0, boot_ms: 0..=0, shut_down_ms: 0..=0, gib_ms: 0..=0 }
     }
 }
 

@@ -27,7 +27,7 @@ async fn subject(latencies: Latencies) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_simulated_agent_conforms() {
-    subject(Latencies { step_ms: 1..=5, boot_ms: 5..=20, gib_ms: 1..=3 }).await;
+    subject(Latencies { step_ms: 1..=5, boot_ms: 5..=20, shut_down_ms: 1..=5, gib_ms: 1..=3 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -40,7 +40,7 @@ async fn two_thousand_agents_answer() {
     let fleet = SimFleet::new(names.zip(1..).map(|(name, seed)| SimConfig {
         name,
         seed,
-        latencies: Latencies { step_ms: 1..=20, boot_ms: 10..=200, gib_ms: 1..=5 },
+        latencies: Latencies { step_ms: 1..=20, boot_ms: 10..=200, shut_down_ms: 1..=20, gib_ms: 1..=5 },
         ..SimConfig::default()
     }));
     assert_eq!(fleet.len(), AGENTS);

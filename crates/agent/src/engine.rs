@@ -137,7 +137,7 @@ impl Course<'_> {
         let step = self.work.steps[index].clone();
         let phrase = step.to_string();
         self.record(Record::Begun { step: index }, &phrase).await?;
-        let taken = step.take(&self.engine.ground, self.work.vm.as_ref());
+        let taken = step.take(&self.engine.ground, self.work.vm.as_ref(), &self.token);
         let taken = if step.is_interruptible() {
             tokio::select! {
                 taken = taken => taken,
@@ -148,6 +148,7 @@ impl Course<'_> {
         };
         let record = match taken {
             Ok(note) => Record::Done { step: index, note },
+            Err(error) if error.kind == ProblemType::Cancelled && self.token.is_cancelled() => return Ok(()),
             Err(error) => {
                 tracing::warn!(id = %self.operation.id, step = phrase, %error, "a step failed");
                 Record::Failed { step: index, error }

@@ -87,7 +87,7 @@ impl Controller {
         begin: impl FnOnce(&mut State) -> Result<(String, Job), Problem>,
     ) -> Result<Operation, Problem> {
         let begin = |state: &mut State| {
-            self.ledger.room(state)?;
+            self.ledger.room(state, &change.by)?;
             let (target, job) = begin(state)?;
             Ok((target, job, OperationState::Running))
         };
@@ -178,8 +178,8 @@ impl ControllerApi for Controller {
         })
     }
 
-    async fn topology(&self) -> Result<Topology, Problem> {
-        Ok(views::topology(&self.ledger.lock().rack))
+    async fn topology(&self, who: Who) -> Result<Topology, Problem> {
+        Ok(views::topology(&self.ledger.lock().rack, &who))
     }
 
     async fn brick_list(&self) -> Result<Vec<BrickView>, Problem> {
@@ -472,17 +472,19 @@ impl ControllerApi for Controller {
         Ok(reasons.into_iter().map(views::reason).collect())
     }
 
-    async fn events(&self, after: Option<EventId>) -> Result<BoxStream<'static, Event>, Problem> {
-        let told = self.ledger.news.follow(after).map(|told| match told {
-            Told::Event(event) => event,
-            Told::Missed(id) => Event {
-                id,
-                at_ms: now_ms(),
-                kind: event::MISSED.to_owned(),
-                target: String::new(),
-                detail: "some events are no longer known: read everything again".to_owned(),
-                operation: None,
-            },
+    async fn events(&self, who: Who, after: Option<EventId>) -> Result<BoxStream<'static, Event>, Problem> {
+        let told = self.ledger.news.follow(after).filter_map(move |told| {
+            std::future::ready(match told {
+                Told::Event(news) => news.is_for(&who).then_some(news.event),
+                Told::Missed(id) => Some(Event {
+                    id,
+                    at_ms: now_ms(),
+                    kind: event::MISSED.to_owned(),
+                    target: String::new(),
+                    detail: "some events are no longer known: read everything again".to_owned(),
+                    operation: None,
+                }),
+            })
         });
         Ok(told.boxed())
     }

@@ -4,7 +4,7 @@
 //! What a decision changed is queued for the store inside the lock, so that the store sees changes in their order; whoever
 //! decided then waits for [`Kept`] outside of it. Readers may see what is not on the disk yet; nobody acts on it before.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,8 +13,9 @@ use rackmem_api::problem::ProblemType;
 use rackmem_api::{
     Change, Event, Generation, IdempotencyKey, Operation, OperationId, OperationState, Problem,
 };
-use rackmem_rack::{Event as RackEvent, Plan, Rack, RackError, ReservationId, SegmentId};
+use rackmem_rack::{Event as RackEvent, Name, Plan, Rack, RackError, ReservationId, SegmentId};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::compute::Machines;
@@ -22,6 +23,8 @@ use crate::counts::Counts;
 use crate::deed::Deed;
 use crate::error::ControllerError;
 use crate::job::{Entry, Job};
+use crate::news::News;
+use crate::queue::{self, Full};
 use crate::store::{self, Row, Stored};
 
 /// Operations that have ended and are still remembered, with their idempotency keys: a day of one every second.
@@ -70,17 +73,23 @@ pub(crate) struct State {
     key_of: HashMap<u64, String>,
     /// Those who wait for an operation's end hear of it when their sender is dropped.
     waiting: HashMap<u64, Vec<oneshot::Sender<()>>>,
+    /// What those who carry operations out hear of their cancellation by.
+    cancels: HashMap<u64, CancellationToken>,
     /// Plans that are held and not carried out yet.
     pub(crate) plans: HashMap<ReservationId, Plan>,
     /// What opens the segments on memory servers.
     pub(crate) deeds: BTreeMap<SegmentId, Deed>,
     /// Virtual machines over the rack.
     pub(crate) machines: Machines,
+    /// Bricks and switches that obey another controller.
+    pub(crate) overtaken: BTreeSet<Name>,
     seq: u64,
     history_seq: u64,
     snapshot_seq: u64,
     reservation: u64,
     pub(crate) running: usize,
+    /// How many of them are whose.
+    running_of: HashMap<String, usize>,
     /// Rows of the decision that is being made.
     pub(crate) rows: Vec<Row>,
 }
@@ -90,7 +99,7 @@ pub(crate) struct State {
 pub(crate) struct Ledger {
     state: Mutex<State>,
     changes: mpsc::UnboundedSender<store::Change>,
-    pub(crate) news: Arc<EventLog<Event>>,
+    pub(crate) news: Arc<EventLog<News>>,
     pub(crate) counts: Counts,
     pub(crate) reign: Generation,
     queue: usize,
@@ -107,7 +116,7 @@ impl Ledger {
         if let Some(wrong) = rack.audit().into_iter().next() {
             return Err(RackError::Snapshot(wrong).into());
         }
-        let first = stored.events.first().map_or(1, |event| event.id);
+        let first = stored.events.first().map_or(1, |news| news.event.id);
         let news = EventLog::new(first, EVENTS_MAX);
         for event in stored.events {
             news.publish(|_| event);
@@ -119,19 +128,22 @@ impl Ledger {
             keys: HashMap::new(),
             key_of: HashMap::new(),
             waiting: HashMap::new(),
+            cancels: HashMap::new(),
             plans: stored.plans.into_iter().map(|(id, plan)| (ReservationId(id), plan)).collect(),
             deeds: stored.deeds,
             machines: Machines::new(stored.machines),
+            overtaken: BTreeSet::new(),
             seq: 0,
             history_seq: stored.history_seq,
             snapshot_seq: stored.snapshot_seq,
             reservation: stored.reservation,
             running: 0,
+            running_of: HashMap::new(),
             rows: Vec::new(),
         };
         for (seq, entry, key) in stored.operations {
             state.seq = seq;
-            state.running += usize::from(!entry.operation.state.is_final());
+            state.count(&entry.operation);
             state.by_id.insert(entry.operation.id, seq);
             if let Some(key) = key {
                 state.remember_key(&entry.operation.by, &key, seq);
@@ -205,10 +217,11 @@ impl Ledger {
                 self.reign.admit(change.generation)?;
                 state.rows.clear();
                 let (target, job, begun) = begin(&mut state)?;
+                let project = job.project.clone();
                 let entry = Entry { operation: new_operation(change, kind, target, begun), job };
                 let (operation, seq) = (entry.operation.clone(), state.add(entry, change));
                 if begun.is_final() {
-                    self.tell_end(&mut state, &operation);
+                    self.tell_end(&mut state, &operation, project);
                 }
                 (operation, Some(seq), self.keep(state))
             }
@@ -218,11 +231,15 @@ impl Ledger {
     }
 
     /// Refuses work that would have to wait where enough waits already. What is done at once needs no room.
-    pub(crate) fn room(&self, state: &State) -> Result<(), Problem> {
-        if state.running < self.queue {
-            return Ok(());
-        }
-        let detail = format!("{} operations wait already: try again in a moment", state.running);
+    pub(crate) fn room(&self, state: &State, by: &str) -> Result<(), Problem> {
+        let own = state.running_of.get(by).copied().unwrap_or_default();
+        let detail = match queue::room(self.queue, state.running, own) {
+            Ok(()) => return Ok(()),
+            Err(Full::All) => format!("{} operations wait already: try again in a moment", state.running),
+            Err(Full::Yours) => format!(
+                "{own} operations of '{by}' wait already, and what room is left is for others: try again in a moment"
+            ),
+        };
         Err(Problem::new(ProblemType::Unavailable, detail).retry_after(QUEUE_RETRY_S))
     }
 
@@ -237,13 +254,16 @@ impl Ledger {
         // What is over needs no plan any more, and tens of thousands of plans are a lot of memory.
         entry.job.course = None;
         entry.job.undo = None;
+        let by = entry.operation.by.clone();
         state.running = state.running.saturating_sub(1);
+        state.discount(&by);
         state.waiting.remove(&seq);
+        state.cancels.remove(&seq);
         state.save(seq);
         state.machine_settle(seq, how);
         let Some(entry) = state.operations.get(&seq) else { return };
-        let operation = entry.operation.clone();
-        self.tell_end(state, &operation);
+        let (operation, project) = (entry.operation.clone(), entry.job.project.clone());
+        self.tell_end(state, &operation, project);
         state.forget();
     }
 
@@ -253,16 +273,20 @@ impl Ledger {
         entry.job.cancel = true;
         entry.job.cancelled_by.get_or_insert_with(|| by.to_owned());
         let (kind, target) = (entry.operation.kind.clone(), entry.operation.target.clone());
+        let project = entry.job.project.clone();
         let ended = entry.job.is_untouched().then(|| entry.job.cancellation("nothing more is done"));
         state.save(seq);
+        if let Some(cancel) = state.cancels.get(&seq) {
+            cancel.cancel();
+        }
         let detail = format!("{by} cancels {kind} of '{target}'");
-        self.tell(state, "operation.cancel", &target, detail, None);
+        self.tell_of(state, project, "operation.cancel", &target, detail, None);
         if let Some(why) = ended {
             self.end(state, seq, OperationState::Cancelled, Some(why));
         }
     }
 
-    fn tell_end(&self, state: &mut State, operation: &Operation) {
+    fn tell_end(&self, state: &mut State, operation: &Operation, project: Option<String>) {
         let word = match operation.state {
             OperationState::Done => "done",
             OperationState::Failed => "failed",
@@ -275,13 +299,27 @@ impl Ledger {
             Some(error) => format!("{} of '{}' {word}: {error}", operation.kind, operation.target),
             None => format!("{} of '{}' is {word}", operation.kind, operation.target),
         };
-        self.tell(state, &format!("operation.{word}"), &operation.target, detail, Some(operation.clone()));
+        let kind = format!("operation.{word}");
+        self.tell_of(state, project, &kind, &operation.target, detail, Some(operation.clone()));
     }
 
-    /// Tells whoever listens, now and later.
+    /// Tells administrators who listen, now and later.
     pub(crate) fn tell(
         &self,
         state: &mut State,
+        kind: &str,
+        target: &str,
+        detail: String,
+        operation: Option<Operation>,
+    ) {
+        self.tell_of(state, None, kind, target, detail, operation);
+    }
+
+    /// Tells them and the members of a project.
+    pub(crate) fn tell_of(
+        &self,
+        state: &mut State,
+        project: Option<String>,
         kind: &str,
         target: &str,
         detail: String,
@@ -292,8 +330,9 @@ impl Ledger {
         self.news.publish(|id| {
             let (kind, target) = (kind.to_owned(), target.to_owned());
             let event = Event { id, at_ms: now_ms(), kind, target, detail, operation };
-            told = Some(Box::new(event.clone()));
-            event
+            let news = News { event, project };
+            told = Some(Box::new(news.clone()));
+            news
         });
         state.rows.extend(told.map(Row::Told));
     }
@@ -389,7 +428,7 @@ impl State {
     fn add(&mut self, entry: Entry, change: &Change) -> u64 {
         self.seq += 1;
         let seq = self.seq;
-        self.running += usize::from(!entry.operation.state.is_final());
+        self.count(&entry.operation);
         self.by_id.insert(entry.operation.id, seq);
         if let Some(key) = &change.key {
             self.remember_key(&change.by, key, seq);
@@ -401,9 +440,30 @@ impl State {
         seq
     }
 
+    fn count(&mut self, operation: &Operation) {
+        if !operation.state.is_final() {
+            self.running += 1;
+            *self.running_of.entry(operation.by.clone()).or_default() += 1;
+        }
+    }
+
+    fn discount(&mut self, by: &str) {
+        if let Some(count) = self.running_of.get_mut(by) {
+            *count -= 1;
+            if *count == 0 {
+                self.running_of.remove(by);
+            }
+        }
+    }
+
     fn remember_key(&mut self, by: &str, key: &IdempotencyKey, seq: u64) {
         self.keys.insert((by.to_owned(), key.key.clone()), (key.fingerprint, seq));
         self.key_of.insert(seq, key.key.clone());
+    }
+
+    /// Is cancelled when the operation is asked to end.
+    pub(crate) fn cancel_of(&mut self, seq: u64) -> CancellationToken {
+        self.cancels.entry(seq).or_default().clone()
     }
 
     /// Ends when the operation does.

@@ -15,6 +15,7 @@ use crate::hands::{Hands, Seen, Target};
 use crate::job::{Job, Work};
 use crate::ledger::Ledger;
 use crate::order::Order;
+use crate::overtaken::is_overtaken;
 use crate::views::class_of;
 
 /// Repairs of one brick or switch in a row. What does not last then is somebody's intention, and for people to settle.
@@ -46,6 +47,7 @@ impl Repairs {
             return;
         }
         let tried = match self.last.get(name) {
+            _ if ledger.lock().overtaken.contains(name) => return,
             Some((id, _)) if ledger.lock().is_running(*id) => return,
             Some((_, IN_A_ROW_MAX)) => return,
             Some((_, tried)) => *tried,
@@ -55,7 +57,7 @@ impl Repairs {
         let target = name.to_string();
         let job = Job::new(Work::Repair(steps), None);
         let begun = ledger.accept(&change, kind::RACK_REPAIR, |state| {
-            ledger.room(state)?;
+            ledger.room(state, &change.by)?;
             Ok((target, job, OperationState::Running))
         });
         // A full queue is one that the next look may find emptier.
@@ -133,7 +135,10 @@ pub(crate) async fn carry_out(
         };
         kept.wait().await?;
         if let Err(problem) = attempt(hands, &order).await {
-            failure = Some(problem);
+            failure = Some(match is_overtaken(&problem) {
+                true => ledger.overtaken(&mut ledger.lock(), order.asked(), problem),
+                false => problem,
+            });
             break;
         }
         let back = {
@@ -164,7 +169,7 @@ async fn attempt(hands: &dyn Hands, order: &Order) -> Result<(), Problem> {
     loop {
         match hands.carry_out(order).await {
             Ok(_) => return Ok(()),
-            Err(problem) if tried == TRIES => return Err(problem),
+            Err(problem) if tried == TRIES || is_overtaken(&problem) => return Err(problem),
             Err(_) => tried += 1,
         }
         tokio::time::sleep(PAUSE).await;

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use futures_util::StreamExt;
 use rackmem_api::serve::Closing;
-use rackmem_api::{Event, IdempotencyKey, VmName};
+use rackmem_api::{IdempotencyKey, VmName};
 use rackmem_rack::{Event as RackEvent, Name, Plan, Rack, SegmentId, Snapshot};
 use rackmem_state::StateDirectory;
 use sqlx::{SqliteConnection, SqlitePool};
@@ -24,6 +24,7 @@ use crate::compute::Machine;
 use crate::deed::{Deed, Placed};
 use crate::error::ControllerError;
 use crate::job::Entry;
+use crate::news::News;
 
 /// Changes in one transaction at most: a commit costs a few milliseconds on a disk, and nobody shall wait for many.
 const BATCH_MAX: usize = 512;
@@ -56,7 +57,7 @@ pub(crate) enum Row {
     /// A virtual machine is no more.
     MachineGone(VmName),
     /// Something to be told.
-    Told(Box<Event>),
+    Told(Box<News>),
     /// The rack as it is after the event of that number, in parts.
     Snapshot(u64, Vec<Snapshot>),
     /// A deed as it is now.
@@ -83,7 +84,7 @@ pub(crate) struct Stored {
     pub(crate) plans: Vec<(u64, Plan)>,
     pub(crate) deeds: BTreeMap<SegmentId, Deed>,
     pub(crate) machines: Vec<Machine>,
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: Vec<News>,
 }
 
 /// The store of one controller.

@@ -39,7 +39,9 @@ fn left_behind<'a>(
     table: &'a [TableEntry],
 ) -> impl Iterator<Item = Step> + 'a {
     let is_over = |entry: &&TableEntry| {
-        state.was_reserved(entry.segment.reservation()) && state.rack.segment(entry.segment).is_none()
+        !state.overtaken.contains(brick)
+            && state.was_reserved(entry.segment.reservation())
+            && state.rack.segment(entry.segment).is_none()
     };
     table.iter().filter(is_over).map(|entry| {
         // Nobody knows any more where it led, and nobody has to.

@@ -4,12 +4,13 @@ use rackmem_api::LatencyClass;
 use rackmem_api::controller::{
     AcceleratorView, BrickKind, BrickNew, BrickView, CableView, CircuitView, GroupNew, MappingView, PlanView,
     PowerState, ReasonView, ReservationNew, ReservationView, SegmentView, SwitchView, Topology, TrayView,
+    Who,
 };
 use rackmem_rack::planner::Reason;
 use rackmem_rack::{
     AcceleratorNeed, Brick, BrickSpec, CableSpec, CircuitState, Event, GroupNeed, Name, Offer, Path, Place,
-    Plan, PortRef, Power, Rack, RackError, Request, Reservation, Role, SPREAD_DEFAULT, Segment, SwitchKind,
-    Timestamp,
+    Plan, PortRef, Power, Rack, RackError, Request, Reservation, ReservationId, Role, SPREAD_DEFAULT,
+    Segment, SwitchKind, Timestamp,
 };
 use rackmem_types::{Bytes, PAGE_SIZE};
 
@@ -187,7 +188,11 @@ pub(crate) fn reason(reason: Reason) -> ReasonView {
     }
 }
 
-pub(crate) fn topology(rack: &Rack) -> Topology {
+/// The graph. Of who uses a circuit, only what `who` may see is told.
+pub(crate) fn topology(rack: &Rack, who: &Who) -> Topology {
+    let is_seen = |id: &&ReservationId| {
+        rack.reservation(**id).is_ok_and(|reservation| who.sees(&reservation.request.project))
+    };
     let mut circuits: Vec<_> = rack.circuits().collect();
     circuits.sort_unstable_by_key(|circuit| circuit.id);
     Topology {
@@ -234,7 +239,7 @@ pub(crate) fn topology(rack: &Rack) -> Topology {
                     CircuitState::Down => "down",
                 }
                 .to_owned(),
-                users: circuit.users.iter().map(|user| user.0).collect(),
+                users: circuit.users.iter().filter(is_seen).map(|user| user.0).collect(),
             })
             .collect(),
     }

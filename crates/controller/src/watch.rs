@@ -37,11 +37,13 @@ pub(crate) async fn expire(ledger: Arc<Ledger>) {
                 continue;
             }
             for id in due {
+                let project = state.rack.reservation(id).ok().map(|of| of.request.project.clone());
                 match state.apply(Event::Expired(id), None) {
                     Ok(()) => {
                         state.plan_take(id);
                         let detail = format!("reservation {id} has expired: nobody applied it in time");
-                        ledger.tell(&mut state, "reservation.expired", &id.to_string(), detail, None);
+                        let target = id.to_string();
+                        ledger.tell_of(&mut state, project, "reservation.expired", &target, detail, None);
                     }
                     // It is the last user of a circuit: it stays until somebody releases it.
                     Err(error) => tracing::debug!("reservation {id} cannot expire: {error}"),

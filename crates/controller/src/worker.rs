@@ -13,6 +13,7 @@ use rackmem_api::{OperationState, Problem};
 use rackmem_rack::{Brick, Event, Name, Plan, Quotas, RackError, State as Stand, Step, planner};
 use rackmem_types::{Bytes, PAGE_SIZE};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use crate::compute::{self, Call, Course, Leg, MachineWork, Told};
 use crate::deed::Placed;
@@ -22,6 +23,7 @@ use crate::hands::Hands;
 use crate::job::{Job, Work};
 use crate::ledger::{Kept, Ledger, State};
 use crate::order::{self, Order};
+use crate::overtaken::is_overtaken;
 use crate::repair;
 use crate::views::class_of;
 
@@ -73,7 +75,7 @@ enum Task {
 impl Worker {
     /// Carries the operation out.
     pub(crate) async fn run(mut self) {
-        // The store's end has been logged where it happened.
+        // The store's end, or another controller's reign, has been logged where it was met.
         let _ = self.carry_out().await;
     }
 
@@ -153,17 +155,23 @@ impl Worker {
         let legs = course.legs();
         for (at, leg) in legs.iter().enumerate().skip(from) {
             let undoable = at < course.undoable_until();
-            let Some((doing, kept)) = self.begin_leg(course, at, leg, legs.len()) else {
-                return self.turn_back(course, self.cancellation()).await;
+            let Some((mut doing, kept)) = self.begin_leg(course, at, leg, legs.len()) else {
+                let gone = || Problem::not_found("operation", self.seq);
+                return self.turn_back(course, self.cancelled().unwrap_or_else(gone)).await;
             };
             kept.wait().await?;
             let told = match self.try_leg(&doing, if undoable { Needed::May } else { Needed::Must }).await {
                 Ok(told) => told,
                 Err(problem) => {
                     if course.undo(&self.ledger.lock().rack, at + 1).is_ok() {
+                        let problem = match problem.kind {
+                            ProblemType::Cancelled => self.cancelled().unwrap_or(problem),
+                            _ => problem,
+                        };
                         return self.turn_back(course, problem).await;
                     }
                     // Another reservation has taken the way back: there is only the way on.
+                    doing.carry_through();
                     self.try_leg(&doing, Needed::Must).await?
                 }
             };
@@ -193,13 +201,11 @@ impl Worker {
         kept.wait().await
     }
 
-    fn cancellation(&self) -> Problem {
+    /// Why it ended, if that was asked for.
+    fn cancelled(&self) -> Option<Problem> {
         let state = self.ledger.lock();
-        let job = state.operations.get(&self.seq).map(|entry| &entry.job);
-        job.map_or_else(
-            || Problem::not_found("operation", self.seq),
-            |job| job.cancellation("what had been done is undone"),
-        )
+        let job = &state.operations.get(&self.seq)?.job;
+        job.cancel.then(|| job.cancellation("what had been done is undone"))
     }
 
     /// Records that a leg is begun; `None` if the operation was cancelled and can be undone.
@@ -218,7 +224,11 @@ impl Worker {
         if let Leg::Step(Step::SegmentCreate { brick, segment, .. }) = leg {
             state.deed_draw(*segment, brick);
         }
-        Some((self.doing(&state, course, leg), self.ledger.keep(state)))
+        let mut doing = self.doing(&state, course, leg);
+        if at < last && course.undo(&state.rack, at + 1).is_ok() {
+            doing.cancel_by(state.cancel_of(self.seq));
+        }
+        Some((doing, self.ledger.keep(state)))
     }
 
     /// Keeps what an errand told.
@@ -304,6 +314,9 @@ impl Worker {
                 Ok(told) => return Ok(told),
                 Err(failure) => failure,
             };
+            if is_overtaken(&failure) {
+                return self.overtaken(doing, needed, failure).await;
+            }
             if needed != Needed::May && self.is_moot(doing, needed, &failure, tried) {
                 return Ok(Told::default());
             }
@@ -325,14 +338,39 @@ impl Worker {
         }
     }
 
+    /// What becomes of a leg whose brick obeys another controller. The way back goes on without it; what cannot be undone stands still
+    /// until this controller is started anew, because the memory servers' part of it would take memory away that may be in use.
+    async fn overtaken(&self, doing: &Doing, needed: Needed, failure: Problem) -> Result<Told, Problem> {
+        let (problem, kept) = {
+            let mut state = self.ledger.lock();
+            let problem = self.ledger.overtaken(&mut state, doing.asked(), failure);
+            if let Some(entry) = state.operations.get_mut(&self.seq) {
+                match needed {
+                    Needed::May => {}
+                    Needed::Must => entry.operation.step = Some(format!("{doing}; stands still: {problem}")),
+                    Needed::Back => entry.job.failure = Some(problem.clone()),
+                }
+                state.save(self.seq);
+            }
+            (problem, self.ledger.keep(state))
+        };
+        kept.wait().await?;
+        if needed == Needed::Back { Ok(Told::default()) } else { Err(problem) }
+    }
+
     /// Does a leg once, when it is its turn.
     async fn attempt(&mut self, doing: &Doing) -> Result<Told, Problem> {
         let _turn = match self.lines.turn(doing.asked()) {
             Ok(turn) => Some(turn),
             Err(line) => {
                 self.place = None;
-                // A line is never closed.
-                line.acquire_owned().await.ok()
+                tokio::select! {
+                    // A line is never closed.
+                    turn = line.acquire_owned() => turn.ok(),
+                    () = doing.cancelled() => {
+                        return Err(Problem::new(ProblemType::Cancelled, "it was not its turn yet"));
+                    }
+                }
             }
         };
         let hands = Arc::clone(&self.hands);
@@ -399,7 +437,12 @@ impl Worker {
             }
             Leg::Errand(errand) => {
                 let address = order::address(rack, errand.brick());
-                Doing::Errand(Call { errand: errand.clone(), reign, address })
+                Doing::Errand(Call {
+                    errand: errand.clone(),
+                    reign,
+                    address,
+                    cancel: CancellationToken::new(),
+                })
             }
         }
     }
@@ -413,6 +456,25 @@ enum Doing {
 }
 
 impl Doing {
+    /// An errand may be given up, when it is cancelled by this.
+    fn cancel_by(&mut self, cancel: CancellationToken) {
+        if let Self::Errand(call) = self {
+            call.cancel = cancel;
+        }
+    }
+
+    /// It may not be given up any more.
+    fn carry_through(&mut self) {
+        self.cancel_by(CancellationToken::new());
+    }
+
+    async fn cancelled(&self) {
+        match self {
+            Self::Errand(call) => call.cancel.cancelled().await,
+            Self::Step(_) => std::future::pending().await,
+        }
+    }
+
     /// The brick or switch that is asked.
     fn asked(&self) -> &Name {
         match self {

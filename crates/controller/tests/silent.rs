@@ -45,7 +45,7 @@ fn serve(path: &Path, token: Option<&str>, closing: &Closing) {
 
 /// What was told of a brick or switch, from the beginning.
 async fn told(controller: &Controller, target: &str) -> Vec<String> {
-    let mut events = controller.events(Some(0)).await.unwrap();
+    let mut events = controller.events(common::who(), Some(0)).await.unwrap();
     let mut told = Vec::new();
     while let Ok(Some(Event { kind, target: of, detail, .. })) =
         tokio::time::timeout(WHILE, events.next()).await

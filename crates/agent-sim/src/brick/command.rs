@@ -1,7 +1,7 @@
 //! What can be asked of a brick, and whether it may be done now.
 
 use rackmem_api::agent::{
-    Attachment, DomainAttach, ElasticBounds, Origin, ResizeRequest, VmSpec, VmState, kind,
+    Attachment, DomainAttach, ElasticBounds, Origin, ResizeRequest, StopRequest, VmSpec, VmState, kind,
 };
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{AttachmentId, Problem, VmName};
@@ -16,7 +16,7 @@ pub(crate) enum Command {
     Create(VmSpec),
     Delete(VmName),
     Start(VmName),
-    Stop(VmName),
+    Stop(VmName, StopRequest),
     Pause(VmName),
     Resume(VmName),
     Resize(VmName, ResizeRequest),
@@ -42,7 +42,7 @@ impl Command {
             Self::Create(_) => kind::VM_CREATE,
             Self::Delete(_) => kind::VM_DELETE,
             Self::Start(_) => kind::VM_START,
-            Self::Stop(_) => kind::VM_STOP,
+            Self::Stop(..) => kind::VM_STOP,
             Self::Pause(_) => kind::VM_PAUSE,
             Self::Resume(_) => kind::VM_RESUME,
             Self::Resize(..) => kind::VM_RESIZE,
@@ -61,7 +61,7 @@ impl Command {
     pub(super) fn vm(&self) -> Option<&VmName> {
         match self {
             Self::Create(spec) => Some(&spec.name),
-            Self::Delete(name) | Self::Start(name) | Self::Stop(name) | Self::Pause(name) => Some(name),
+            Self::Delete(name) | Self::Start(name) | Self::Stop(name, _) | Self::Pause(name) => Some(name),
             Self::Resume(name) | Self::Resize(name, _) | Self::Elastic(name, _) => Some(name),
             Self::Attach(name, _) | Self::Detach(name, _) | Self::DomainDetach(name) => Some(name),
             Self::Attachments { name, .. } => Some(name),
@@ -110,7 +110,7 @@ impl Brick {
             Command::Create(spec) => self.check_create(spec)?,
             Command::Delete(name) => self.check_created(name)?,
             Command::Start(name) => self.check_start(name)?,
-            Command::Stop(name) => {
+            Command::Stop(name, _) => {
                 self.check_state(name, "stopped", &[VmState::Running, VmState::Paused, VmState::Waiting])?;
             }
             Command::Pause(name) => self.check_state(name, "paused", &[VmState::Running])?,

@@ -26,7 +26,8 @@ impl Brick {
             }
             Command::Create(_) => &["start QEMU"],
             Command::Start(_) => &["start QEMU", "start the pager"],
-            Command::Stop(_) => &["ask the guest to shut down"],
+            Command::Stop(_, how) if how.force => &["turn off"],
+            Command::Stop(..) => return vec![self.shut_down()],
             Command::Pause(_) => &["stop the processors"],
             Command::Resume(_) => &["start the processors"],
             Command::Delete(_) => &["turn off", "give memory back"],
@@ -52,6 +53,12 @@ impl Brick {
             steps.push(Step { phrase: "wait for the guest", ms });
         }
         steps
+    }
+
+    fn shut_down(&mut self) -> Step {
+        let range = &self.config.latencies.shut_down_ms;
+        let ms = self.random.within(*range.start(), *range.end());
+        Step { phrase: "ask the guest to shut down", ms }
     }
 
     fn resize_steps(&mut self, name: &VmName, request: ResizeRequest) -> Vec<Step> {
@@ -110,7 +117,7 @@ impl Brick {
                 let made = SimAttachment { entry: entry.clone(), created_ms: now };
                 self.attachments.entry(entry.id.clone()).or_insert(made);
             }
-            Command::Stop(_) | Command::Pause(_) | Command::Resume(_) | Command::Elastic(..) => {}
+            Command::Stop(..) | Command::Pause(_) | Command::Resume(_) | Command::Elastic(..) => {}
             Command::Attach(..) | Command::DomainDetach(_) | Command::AttachmentDelete(_) => {}
         }
     }
@@ -124,7 +131,7 @@ impl Brick {
                 self.happen(now, "vm.running", name.as_str(), format!("'{name}' runs"));
             }
             Command::Create(VmSpec { name, .. }) => self.change(name, |vm| vm.state = VmState::Stopped),
-            Command::Stop(name) => {
+            Command::Stop(name, _) => {
                 self.change(name, SimVm::switch_off);
                 self.happen(now, "vm.stopped", name.as_str(), format!("'{name}' is off"));
             }

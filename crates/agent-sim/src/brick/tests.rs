@@ -2,7 +2,9 @@
 //! nothing is left in the end.
 
 use proptest::prelude::*;
-use rackmem_api::agent::{Attachment, Boot, Driver, ElasticBounds, ResizeRequest, VmSpec, VmState};
+use rackmem_api::agent::{
+    Attachment, Boot, Driver, ElasticBounds, ResizeRequest, StopRequest, VmSpec, VmState,
+};
 use rackmem_api::change::Change;
 use rackmem_api::operation::OperationFilter;
 use rackmem_api::{AttachmentId, Generation, LatencyClass, OperationState, VmName};
@@ -74,7 +76,7 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(number, mib, local, attached, start)| Command::Create(spec(number, mib, local, attached, start))),
         2 => name().prop_map(Command::Delete),
         2 => name().prop_map(Command::Start),
-        1 => name().prop_map(Command::Stop),
+        1 => (name(), any::<bool>()).prop_map(|(name, force)| Command::Stop(name, StopRequest { force, ..StopRequest::default() })),
         1 => name().prop_map(Command::Pause),
         1 => name().prop_map(Command::Resume),
         4 => (name(), prop::option::of(16u64..1200), prop::option::of(8u64..400)).prop_map(|(name, memory, local)| {
@@ -204,7 +206,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let latencies =
-            if slow { Latencies { step_ms: 0..=90, boot_ms: 0..=300, gib_ms: 0..=200 } } else { Latencies::none() };
+            if slow { Latencies { step_ms: 0..=90, boot_ms: 0..=300, shut_down_ms: 0..=90, gib_ms: 0..=200 } } else { Latencies::none() };
         let mut brick = brick(permille, latencies, seed);
         let mut now = 1_000_000;
         for act in acts {

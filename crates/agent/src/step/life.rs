@@ -8,6 +8,7 @@ use rackmem_api::problem::ProblemType;
 use rackmem_qemu::{Machine, RunState, process};
 use rackmem_types::Bytes;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::{Note, memory};
 use crate::ground::Ground;
@@ -55,7 +56,12 @@ pub(super) async fn pause(ground: &Ground, vm: &VmRecord) -> Result<Note, Proble
     change(ground, vm, |record| record.wanted = Wanted::Paused).await
 }
 
-pub(super) async fn shut_down(ground: &Ground, vm: &VmRecord, patience_s: u32) -> Result<Note, Problem> {
+pub(super) async fn shut_down(
+    ground: &Ground,
+    vm: &VmRecord,
+    patience_s: u32,
+    cancel: &CancellationToken,
+) -> Result<Note, Problem> {
     let Some((machine, process)) = ground.machines.find(vm).await? else { return Ok(None) };
     if vm.wanted == Wanted::Paused {
         // A guest that stands still cannot shut down.
@@ -77,9 +83,27 @@ pub(super) async fn shut_down(ground: &Ground, vm: &VmRecord, patience_s: u32) -
             let _ = machine.power_down().await;
             pressed = Some(Instant::now());
         }
-        sleep(LOOK_EVERY).await;
+        tokio::select! {
+            () = sleep(LOOK_EVERY) => {}
+            () = cancel.cancelled() => return Err(stay_up(ground, vm, machine.as_ref()).await),
+        }
     }
     Ok(None)
+}
+
+/// Nobody waits any more for a guest to shut down: it is to be as it was. One that is on its way down cannot be called back.
+async fn stay_up(ground: &Ground, vm: &VmRecord, machine: &dyn Machine) -> Problem {
+    // Stopped, because the wait was begun by another agent: whether it was paused before is not known.
+    let wanted = if vm.wanted == Wanted::Paused { Wanted::Paused } else { Wanted::Running };
+    if wanted == Wanted::Paused
+        && let Err(error) = machine.pause().await
+    {
+        tracing::warn!(vm = %vm.name(), %error, "a machine that was paused runs on");
+    }
+    match change(ground, vm, |record| record.wanted = wanted).await {
+        Ok(_) => Problem::new(ProblemType::Cancelled, "the guest is not waited for any more"),
+        Err(problem) => problem,
+    }
 }
 
 pub(super) async fn end(ground: &Ground, vm: &VmRecord) -> Result<Note, Problem> {

@@ -15,6 +15,7 @@ use rackmem_api::agent::{Attachment, ElasticBounds};
 use rackmem_api::{Problem, VmName};
 use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::ground::Ground;
 use crate::operation::OnFailure;
@@ -119,11 +120,20 @@ impl Step {
     /// Whether a cancel may end it half way. What it leaves is found when it is taken back.
     pub(crate) fn is_interruptible(&self) -> bool {
         // A pager that is being started cannot be told from the outside to stop.
-        !matches!(self, Self::AttachFar | Self::BringHome | Self::Lend { .. } | Self::StartQemu)
+        // A wait for the guest to shut down ends itself, and leaves the machine as it was.
+        !matches!(
+            self,
+            Self::AttachFar | Self::BringHome | Self::Lend { .. } | Self::StartQemu | Self::ShutDown { .. }
+        )
     }
 
-    /// Does it.
-    pub(crate) async fn take(&self, ground: &Arc<Ground>, vm: Option<&VmName>) -> Result<Note, Problem> {
+    /// Does it. What waits for a guest ends as cancelled soon after `cancel`.
+    pub(crate) async fn take(
+        &self,
+        ground: &Arc<Ground>,
+        vm: Option<&VmName>,
+        cancel: &CancellationToken,
+    ) -> Result<Note, Problem> {
         if let Self::Greet(server) = self {
             return crate::servers::free(server).await.map(|_| None);
         }
@@ -134,7 +144,7 @@ impl Step {
             Self::AttachFar => far::attach(ground, vm).await,
             Self::LetRun => life::let_run(ground, vm).await,
             Self::Pause => life::pause(ground, vm).await,
-            Self::ShutDown { patience_s } => life::shut_down(ground, vm, *patience_s).await,
+            Self::ShutDown { patience_s } => life::shut_down(ground, vm, *patience_s, cancel).await,
             Self::EndQemu => life::end(ground, vm).await,
             Self::AwaitPager => far::await_end(ground, vm).await,
             Self::RemoveFiles => life::remove_files(ground, vm).await,

@@ -1,9 +1,13 @@
 //! Who asks a controller, and what they may: tokens with a role, a project and an end. Judges; reads no file and no clock.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, request::Parts};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::auth::{Identity, Token};
 use crate::error::ApiError;
@@ -111,6 +115,34 @@ impl<S: Sync> FromRequestParts<S> for Who {
     }
 }
 
+/// When the token ends by which a request was let in: what goes on for long ends then, too.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TokenEnd(Option<Instant>);
+
+impl TokenEnd {
+    /// The end of a token that expires then; `now_ms` is now.
+    pub fn new(expires_ms: Option<u64>, now_ms: u64) -> Self {
+        let left = expires_ms.map(|expires| Duration::from_millis(expires.saturating_sub(now_ms)));
+        Self(left.and_then(|left| Instant::now().checked_add(left)))
+    }
+
+    /// Waits for it; for ever where there is none.
+    pub async fn wait(self) {
+        match self.0 {
+            Some(end) => tokio::time::sleep_until(end).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for TokenEnd {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().copied().unwrap_or_default())
+    }
+}
+
 /// A token as its file has it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -161,6 +193,12 @@ impl Tokens {
     /// Whether somebody has this role.
     pub fn has(&self, role: Role) -> bool {
         self.0.iter().any(|(_, who, _)| who.role == role)
+    }
+
+    /// When somebody's token ends, milliseconds since 1970.
+    pub fn expiry(&self, of: &Who) -> Option<u64> {
+        // No two have the same name.
+        self.0.iter().find(|(_, who, _)| who.name == of.name).and_then(|(_, _, expires)| *expires)
     }
 
     /// Whose token a request carries. All are compared, so that the time says nothing about which one came near.

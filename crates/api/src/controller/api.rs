@@ -24,8 +24,8 @@ pub trait ControllerApi: Send + Sync + 'static {
     /// The controller in numbers, and its reign.
     fn controller(&self) -> impl Future<Output = Result<ControllerView, Problem>> + Send;
 
-    /// The graph.
-    fn topology(&self) -> impl Future<Output = Result<Topology, Problem>> + Send;
+    /// The graph. Of who uses it, it tells only what `who` may see.
+    fn topology(&self, who: Who) -> impl Future<Output = Result<Topology, Problem>> + Send;
 
     /// All bricks, in the order of their registration.
     fn brick_list(&self) -> impl Future<Output = Result<Vec<BrickView>, Problem>> + Send;
@@ -267,9 +267,10 @@ pub trait ControllerApi: Send + Sync + 'static {
         id: OperationId,
     ) -> impl Future<Output = Result<Vec<ReasonView>, Problem>> + Send;
 
-    /// What happens from now on, or from behind event `after`, until the stream is dropped.
+    /// What happens that `who` may see, from now on or from behind event `after`, until the stream is dropped.
     fn events(
         &self,
+        who: Who,
         after: Option<EventId>,
     ) -> impl Future<Output = Result<BoxStream<'static, Event>, Problem>> + Send;
 

@@ -18,7 +18,7 @@ mod reservation;
 mod routes;
 mod topology;
 
-pub use access::{Role, TokenEntry, Tokens, Who};
+pub use access::{Role, TokenEnd, TokenEntry, Tokens, Who};
 pub use api::ControllerApi;
 pub use brick::{BrickKind, BrickNew, BrickView, CableNew, DrainRequest, PowerState, RackFile};
 pub use client::ControllerClient;

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use rackmem_api::agent::{ElasticBounds, StopRequest, VmSpec};
+use rackmem_api::agent::{ElasticBounds, StopRequest, VmSpec, kind};
 use rackmem_api::{AttachmentId, Generation, VmName};
 use rackmem_rack::Name;
 use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 /// An errand to the agent of a compute brick.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +132,17 @@ impl Errand {
         }
     }
 
+    /// The kind of the agent's operation, of those that may wait for a guest or for much memory and can be cancelled.
+    pub(crate) const fn waits_as(&self) -> Option<&'static str> {
+        match self {
+            Self::Create { .. } => Some(kind::VM_CREATE),
+            Self::Start { .. } => Some(kind::VM_START),
+            Self::Stop { .. } => Some(kind::VM_STOP),
+            Self::Resize { .. } => Some(kind::VM_RESIZE),
+            _ => None,
+        }
+    }
+
     /// What undoes it, done or half done. A start or a stop that failed has been undone by the agent.
     pub(crate) fn undo(&self) -> Option<Self> {
         let back = |errand| Self::Back { of: Box::new(errand) };
@@ -192,6 +204,8 @@ pub struct Call {
     pub reign: Generation,
     /// The address of the compute brick.
     pub address: Option<String>,
+    /// Whoever asked for it does not want it any more: what the agent takes long for is cancelled there.
+    pub cancel: CancellationToken,
 }
 
 /// What came of an errand.

@@ -71,11 +71,12 @@ fn compare(ledger: &Ledger, state: &mut State, brick: &Name, name: &VmName, vers
     let follows = view.map(|view| view.elastic.as_ref().map(|elastic| elastic.bounds));
     let Machine { state: believed, reason: known, elastic, .. } = machine;
     let follows = follows.filter(|follows| follows != elastic);
+    let project = Some(machine.project.clone());
     if (*believed, known) != (is, &reason) {
         let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let detail = format!("'{name}' on {brick} is {}{why}", word(is));
         state.machine_seen(name, is, reason);
-        ledger.tell(state, "vm.difference", name.as_str(), detail, None);
+        ledger.tell_of(state, project.clone(), "vm.difference", name.as_str(), detail, None);
     }
     if let Some(bounds) = follows {
         let how = match bounds {
@@ -83,7 +84,8 @@ fn compare(ledger: &Ledger, state: &mut State, brick: &Name, name: &VmName, vers
             None => "does not follow its guest".to_owned(),
         };
         state.machine_follows(name, bounds);
-        ledger.tell(state, "vm.difference", name.as_str(), format!("'{name}' on {brick} {how}"), None);
+        let detail = format!("'{name}' on {brick} {how}");
+        ledger.tell_of(state, project, "vm.difference", name.as_str(), detail, None);
     }
 }
 

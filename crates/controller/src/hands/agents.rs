@@ -14,6 +14,7 @@ use rackmem_rack::{Name, NetPort, SegmentId};
 use rackmem_types::PAGE_SIZE;
 
 use super::address::{self, is_simulated, management};
+use super::machines::Asked;
 use super::{TableEntry, attachment_of, machines, segment_of};
 use crate::deed::Deed;
 use crate::order::Order;
@@ -139,7 +140,7 @@ impl Agents {
         }
         let Some(vm) = owner else { return Ok(()) };
         // What a predecessor of this step began may still be under way.
-        let Some(view) = machines::idle(&client, &vm).await? else { return Ok(()) };
+        let Some(view) = machines::idle(&Asked::surely(client.clone()), &vm).await? else { return Ok(()) };
         let mut attachments = view.attachments;
         attachments.retain(|id| !from.contains(id) && !to.contains(id));
         attachments.extend(to);

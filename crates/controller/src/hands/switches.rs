@@ -56,5 +56,9 @@ async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) 
 }
 
 fn refused(switch: &Name, error: &SwitchError) -> Problem {
-    Problem::new(ProblemType::Backend, format!("switch '{switch}': {error}"))
+    let kind = match error {
+        SwitchError::Overtaken { .. } => ProblemType::StaleGeneration,
+        _ => ProblemType::Backend,
+    };
+    Problem::new(kind, format!("switch '{switch}': {error}"))
 }

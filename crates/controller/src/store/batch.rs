@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use rackmem_api::{Event, IdempotencyKey, VmName};
+use rackmem_api::{IdempotencyKey, VmName};
 use rackmem_rack::{Event as RackEvent, Plan, SegmentId, Snapshot};
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use super::Row;
 use crate::compute::Machine;
 use crate::deed::Deed;
 use crate::job::Entry;
+use crate::news::News;
 
 /// Rows of one transaction.
 #[derive(Debug, Default)]
@@ -23,7 +24,7 @@ pub(super) struct Batch<'a> {
     plans: BTreeMap<u64, Option<&'a Plan>>,
     machines: BTreeMap<&'a VmName, Option<&'a Machine>>,
     deeds: BTreeMap<SegmentId, Option<&'a Deed>>,
-    events: Vec<&'a Event>,
+    news: Vec<&'a News>,
     reservation: Option<u64>,
     /// The rack after the event of that number.
     pub(super) snapshot: Option<(u64, &'a [Snapshot])>,
@@ -95,7 +96,7 @@ impl<'a> Batch<'a> {
             Row::Reservation(id) => self.reservation = Some(*id),
             Row::Machine(machine) => _ = self.machines.insert(&machine.new.name, Some(machine)),
             Row::MachineGone(name) => _ = self.machines.insert(name, None),
-            Row::Told(event) => self.events.push(event),
+            Row::Told(news) => self.news.push(news),
             Row::Snapshot(seq, parts) => self.snapshot = Some((*seq, parts)),
             Row::Deed(segment, deed) => _ = self.deeds.insert(*segment, Some(deed)),
             Row::DeedGone(segment) => _ = self.deeds.insert(*segment, None),
@@ -143,7 +144,7 @@ impl<'a> Batch<'a> {
         )?;
         statements.add(
             "INSERT INTO events (id, event) SELECT value ->> 0, value ->> 1 FROM json_each(?)",
-            self.events.iter().map(|event| Ok((event.id, json(event)?))),
+            self.news.iter().map(|news| Ok((news.event.id, json(news)?))),
         )?;
         statements.add(
             "UPDATE state SET reservation = value FROM json_each(?)",

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test needs some of it")]
 
+pub(crate) mod agents;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

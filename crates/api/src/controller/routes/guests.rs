@@ -2,13 +2,14 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{Served, declare};
 use crate::agent::{Access, ElasticView, LogQuery, WatchQuery};
 use crate::answer::Plain;
 use crate::console::{self, Upgrade};
-use crate::controller::{ControllerApi, Who};
+use crate::controller::{ControllerApi, TokenEnd, Who};
 use crate::events;
 use crate::extract::{InPath, InQuery};
 use crate::name::VmName;
@@ -100,9 +101,10 @@ async fn vm_watch<T: ControllerApi>(
     who: Who,
     InPath(name): InPath<VmName>,
     InQuery(query): InQuery<WatchQuery>,
+    end: TokenEnd,
     closing: Closing,
 ) -> Result<impl IntoResponse, Problem> {
     who.user()?;
     let accesses = controller.vm_watch(who, name, query).await?;
-    Ok(events::sse_of_results(accesses, closing))
+    Ok(events::sse_of_results(accesses.take_until(end.wait()), closing))
 }

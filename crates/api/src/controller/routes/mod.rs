@@ -24,7 +24,7 @@ use crate::change::Change;
 use crate::problem::{Problem, ProblemType};
 use crate::schema::Bearer;
 
-use super::Who;
+use super::{TokenEnd, Who};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -114,8 +114,10 @@ async fn only_metrics() -> Problem {
 
 async fn judged(tokens: Arc<Tokens>, mut request: Request, next: Next) -> Response {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    match tokens.judge(request.headers(), u64::try_from(now.as_millis()).unwrap_or(u64::MAX)) {
+    let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    match tokens.judge(request.headers(), now_ms) {
         Ok(who) => {
+            request.extensions_mut().insert(TokenEnd::new(tokens.expiry(&who), now_ms));
             request.extensions_mut().insert(who);
             next.run(request).await
         }

@@ -2,12 +2,13 @@
 
 use axum::Json;
 use axum::response::IntoResponse;
+use futures_util::StreamExt;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{Served, by, declare};
 use crate::answer::{Accepted, ChangeAnswers};
 use crate::change::ChangeHeaders;
-use crate::controller::{ControllerApi, ReasonView, Who};
+use crate::controller::{ControllerApi, ReasonView, TokenEnd, Who};
 use crate::event::Event;
 use crate::events::{self, LastEventId};
 use crate::extract::{Changing, InPath, InQuery, Nothing};
@@ -129,9 +130,10 @@ async fn event_stream<T: ControllerApi>(
     Served(controller): Served<T>,
     who: Who,
     LastEventId(after): LastEventId,
+    end: TokenEnd,
     closing: Closing,
 ) -> Result<impl IntoResponse, Problem> {
-    who.admin()?;
-    let stream = controller.events(after).await?;
-    Ok(events::sse(stream, |event: &Event| Some(event.id), closing))
+    who.user()?;
+    let stream = controller.events(who, after).await?;
+    Ok(events::sse(stream.take_until(end.wait()), |event: &Event| Some(event.id), closing))
 }

@@ -40,7 +40,7 @@ async fn topology_show<T: ControllerApi>(
     who: Who,
 ) -> Result<Json<Topology>, Problem> {
     who.user()?;
-    controller.topology().await.map(Json)
+    controller.topology(who).await.map(Json)
 }
 
 /// This document.
