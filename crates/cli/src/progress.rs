@@ -19,7 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Longer lines are cut: one that wraps cannot be written over.
 const LINE_MAX: usize = 79;
 
-/// An operation is waited for that long after whoever does it was heard of last: a restart takes less.
+/// A controller's operation is waited for that long after it was heard of last: a restart takes less. An agent is not waited for: who
+/// asks it itself is told at once that it has died.
 const AWAY_MAX: Duration = Duration::from_secs(60);
 
 /// Seconds of one wait where nobody watches.
@@ -93,7 +94,7 @@ impl Progress {
                     (heard, pauses) = (Instant::now(), Pauses::default());
                 }
                 Err(error) if !is_away(&error) => return Err(error.into()),
-                Err(error) if heard.elapsed() > AWAY_MAX => {
+                Err(error) if !self.over_racks || heard.elapsed() > AWAY_MAX => {
                     return Err(anyhow::Error::from(error).context(self.unknown(&operation)));
                 }
                 Err(_) => {
