@@ -3,29 +3,27 @@
 //! Every leg is recorded before it is begun, so that whoever comes after a crash does the last one again and goes on. A leg
 //! that fails has the course undone, the last leg first; what cannot be undone any more is tried until it succeeds.
 
-use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{OperationState, Problem};
-use rackmem_rack::{Brick, Event, Name, Plan, Quotas, RackError, State as Stand, Step, planner};
+use rackmem_rack::{Brick, Event, Name, Quotas, Step};
 use rackmem_types::{Bytes, PAGE_SIZE};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
-use crate::compute::{self, Call, Course, Leg, MachineWork, Told};
+use crate::compute::{Course, Leg, Told};
 use crate::deed::Placed;
 use crate::dispatch::Lines;
+use crate::doing::Doing;
 use crate::error::problem;
 use crate::hands::Hands;
-use crate::job::{Job, Work};
+use crate::job::Work;
 use crate::ledger::{Kept, Ledger, State};
-use crate::order::{self, Order};
 use crate::overtaken::is_overtaken;
+use crate::planning::{course, goes_on};
 use crate::repair;
-use crate::views::class_of;
 
 /// How often a step is tried whose brick was busy or away for a moment.
 const TRIES: u32 = 3;
@@ -224,7 +222,7 @@ impl Worker {
         if let Leg::Step(Step::SegmentCreate { brick, segment, .. }) = leg {
             state.deed_draw(*segment, brick);
         }
-        let mut doing = self.doing(&state, course, leg);
+        let mut doing = Doing::new(&state, self.ledger.reign, course, leg);
         if at < last && course.undo(&state.rack, at + 1).is_ok() {
             doing.cancel_by(state.cancel_of(self.seq));
         }
@@ -285,7 +283,7 @@ impl Worker {
                 entry.job.undone = at + 1;
                 entry.operation.step = Some(format!("undo: {leg}"));
                 state.save_begun(self.seq);
-                (self.doing(&state, &course, leg), self.ledger.keep(state))
+                (Doing::new(&state, self.ledger.reign, &course, leg), self.ledger.keep(state))
             };
             kept.wait().await?;
             self.try_leg(&doing, Needed::Back).await?;
@@ -398,10 +396,17 @@ impl Worker {
     /// Whether what is to be taken away cannot be, because there is nobody to be asked. Should they come back with it, the watch takes
     /// it away.
     fn is_moot(&self, doing: &Doing, needed: Needed, failure: &Problem, tried: u32) -> bool {
+        let (is_lost, was_asked) = {
+            let state = self.ledger.lock();
+            let brick = state.rack.brick(doing.asked()).ok();
+            (brick.is_some_and(Brick::is_lost), brick.is_none_or(|brick| brick.spec().address.is_some()))
+        };
+        if !was_asked {
+            return true;
+        }
         if !matches!(failure.kind, ProblemType::Unavailable | ProblemType::Timeout) {
             return false;
         }
-        let is_lost = self.ledger.lock().rack.brick(doing.asked()).is_ok_and(Brick::is_lost);
         match doing {
             Doing::Step(order) => match order.step {
                 Step::SegmentRemove { .. } => failure.kind == ProblemType::Unavailable,
@@ -425,72 +430,6 @@ impl Worker {
         };
         kept.wait().await
     }
-
-    fn doing(&self, state: &State, course: &Course, leg: &Leg) -> Doing {
-        let (rack, reign) = (&state.rack, self.ledger.reign);
-        match leg {
-            Leg::Step(step) => {
-                let reservation = course.plan().and_then(|plan| rack.reservation(plan.reservation()).ok());
-                let class = reservation.map(|reservation| reservation.request.class);
-                let class = class_of(class.unwrap_or(rackmem_rack::LatencyClass::Interrack));
-                Doing::Step(Order::new(state, reign, class, step.clone()))
-            }
-            Leg::Errand(errand) => {
-                let address = order::address(rack, errand.brick());
-                Doing::Errand(Call {
-                    errand: errand.clone(),
-                    reign,
-                    address,
-                    cancel: CancellationToken::new(),
-                })
-            }
-        }
-    }
-}
-
-/// A leg, with all that has to be known for it.
-#[derive(Debug)]
-enum Doing {
-    Step(Order),
-    Errand(Call),
-}
-
-impl Doing {
-    /// An errand may be given up, when it is cancelled by this.
-    fn cancel_by(&mut self, cancel: CancellationToken) {
-        if let Self::Errand(call) = self {
-            call.cancel = cancel;
-        }
-    }
-
-    /// It may not be given up any more.
-    fn carry_through(&mut self) {
-        self.cancel_by(CancellationToken::new());
-    }
-
-    async fn cancelled(&self) {
-        match self {
-            Self::Errand(call) => call.cancel.cancelled().await,
-            Self::Step(_) => std::future::pending().await,
-        }
-    }
-
-    /// The brick or switch that is asked.
-    fn asked(&self) -> &Name {
-        match self {
-            Self::Step(order) => order.asked(),
-            Self::Errand(call) => call.errand.brick(),
-        }
-    }
-}
-
-impl fmt::Display for Doing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Step(order) => order.step.fmt(f),
-            Self::Errand(call) => call.errand.fmt(f),
-        }
-    }
 }
 
 /// How a brick is left by a drain that failed.
@@ -511,83 +450,4 @@ fn note_size(state: &mut State, seq: u64) {
     if has.0.abs_diff(memory.0) >= PAGE_SIZE as u64 {
         entry.operation.note = Some(format!("has {has}: memory is given back by whole segments"));
     }
-}
-
-/// Whether another course may follow: of a drain the next plan, of a resize what is given back.
-fn goes_on(job: &Job) -> bool {
-    match &job.work {
-        Work::Drain(_) => true,
-        Work::Machine { what: MachineWork::Resize(_), .. } => {
-            job.told.is_some() && !job.course.as_ref().is_some_and(|course| course.gives_back())
-        }
-        _ => false,
-    }
-}
-
-/// The course for some work, its plan accepted; none if nothing has to be carried out. `told` is what came of the one before.
-fn course(
-    state: &mut State,
-    quotas: &Quotas,
-    work: &Work,
-    told: Option<Bytes>,
-    seq: u64,
-) -> Result<Option<Course>, RackError> {
-    match work {
-        Work::Machine { name, what } => compute::course(state, quotas, (name, what), told, seq),
-        work => Ok(plan(state, quotas, work, seq)?.map(Course::of)),
-    }
-}
-
-/// The plan for some work on the rack, accepted; none if nothing has to be carried out.
-fn plan(state: &mut State, quotas: &Quotas, work: &Work, seq: u64) -> Result<Option<Plan>, RackError> {
-    let rack = &state.rack;
-    let plan = match work {
-        // These have no plan.
-        Work::Register(_) | Work::Repair(_) | Work::Machine { .. } => return Ok(None),
-        Work::Drain(brick) => match planner::drain_next(rack, brick)? {
-            Some(plan) => plan,
-            None => return Ok(None),
-        },
-        Work::Reserve { id, request, apply } => {
-            quotas.check(rack, request)?;
-            let plan = planner::reserve(rack, *id, request)?;
-            state.apply(Event::Accepted(Box::new(plan.clone())), Some(seq))?;
-            if !apply {
-                state.plan_hold(plan);
-                return Ok(None);
-            }
-            state.apply(Event::Started(*id), Some(seq))?;
-            return Ok(Some(plan));
-        }
-        Work::Apply(id) => {
-            let is = rack.reservation(*id)?.state;
-            let Some(plan) = state.plan_take(*id) else {
-                return Err(RackError::State { id: *id, is, needs: "only a reserved one can be applied" });
-            };
-            state.apply(Event::Started(*id), Some(seq))?;
-            return Ok(Some(plan));
-        }
-        Work::Resize { id, memory } => {
-            let reservation = rack.reservation(*id)?;
-            let has = Bytes::from_pages(reservation.pages());
-            match memory.0.cmp(&has.0) {
-                std::cmp::Ordering::Equal => return Ok(None),
-                std::cmp::Ordering::Greater => {
-                    let more = Bytes(memory.0 - has.0);
-                    quotas.check_more(rack, &reservation.request.project, reservation.request.class, more)?;
-                    planner::grow(rack, *id, more)?
-                }
-                std::cmp::Ordering::Less => planner::shrink(rack, *id, Bytes(has.0 - memory.0))?,
-            }
-        }
-        Work::Release(id) => {
-            let plan = planner::release(rack, *id)?;
-            if rack.reservation(*id)?.state == Stand::Reserved {
-                state.plan_take(*id);
-            }
-            plan
-        }
-    };
-    state.apply(Event::Accepted(Box::new(plan.clone())), Some(seq))?;
-    Ok(Some(plan))
 }

@@ -1,6 +1,6 @@
 //! The controller chooses a brick, and real guests run there with memory that is really on other bricks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest_probe::ProbeClient;
 use rackmem_types::Bytes;
@@ -132,6 +132,27 @@ fn root_qemu_what_fails_leaves_nothing_and_what_died_is_told() {
     assert!(rack.done("events").contains("vm.difference"));
     rack.done("vm start web1");
     assert_eq!(rack.machine("web1")["state"], "running");
+    rack.done("vm delete web1");
+    rack.is_empty();
+}
+
+#[test]
+fn root_qemu_a_stop_that_waits_for_its_guest_is_cancelled() {
+    let rack = Rack::up("c");
+    rack.create_deaf("web1", "--memory 192MiB --local 96MiB --class rack --compute c2");
+    let pid = || rack.machine("web1")["machine"]["pid"].as_u64();
+    let runs_as = pid();
+    let asked = rack.json("vm stop web1 --timeout 600 --no-wait");
+    wait_until("the agent waits for the guest", || rack.asked(1, "vms/web1")["operation"].is_string());
+    rack.refused("vm stop web1 --force", "web1");
+    let id = asked["id"].as_str().unwrap();
+    let begun = Instant::now();
+    rack.done(&format!("operation cancel {id}"));
+    rack.refused(&format!("operation wait {id}"), "cancelled");
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert_eq!((&rack.machine("web1")["state"], pid()), (&"running".into(), runs_as));
+    assert_eq!(rack.asked(1, "vms/web1")["state"], "running");
+    assert_eq!(rack.done("vm stop web1 --force"), "web1: stopped\n");
     rack.done("vm delete web1");
     rack.is_empty();
 }

@@ -74,6 +74,14 @@ impl Rack {
         self.creating(name, options).finish().expect_success("vm create").stdout
     }
 
+    /// A machine whose guest has nothing to boot from: it stands still in its kernel, and does not hear its power button.
+    #[track_caller]
+    pub(crate) fn create_deaf(&self, name: &str, options: &str) {
+        let mut command = self.command(["vm", "create", name, "--append", "console=ttyS0"]);
+        command.arg("--kernel").arg(&self.guest.kernel).args(options.split_whitespace());
+        Process::start(&mut command, CREATE).finish().expect_success("vm create");
+    }
+
     /// A machine, as the controller shows it.
     #[track_caller]
     pub(crate) fn machine(&self, name: &str) -> Value {

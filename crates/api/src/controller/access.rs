@@ -1,6 +1,7 @@
 //! Who asks a controller, and what they may: tokens with a role, a project and an end. Judges; reads no file and no clock.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
@@ -25,6 +26,17 @@ pub enum Role {
     Join,
     /// Ask for more far memory for the machines of one compute brick, and give it back. The token's name is the brick's.
     Agent,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Admin => "admin",
+            Self::Member => "member",
+            Self::Join => "join",
+            Self::Agent => "agent",
+        })
+    }
 }
 
 /// Who asks.
@@ -91,7 +103,7 @@ impl Who {
             return Ok(());
         }
         let detail = format!(
-            "'{}' has the role {:?}, which is too small for this: ask with a token of the role {:?}",
+            "'{}' has the role {}, which is too small for this: ask with a token of the role {}",
             self.name, self.role, roles[0]
         );
         Err(Problem::new(ProblemType::Forbidden, detail))

@@ -174,10 +174,15 @@ async fn show(options: &ControllerOptions, id: OperationId) -> anyhow::Result<Ex
 
 impl Why {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
-        let reasons = self.controller.client()?.operation_why(self.id).await?;
+        let client = self.controller.client()?;
+        let reasons = client.operation_why(self.id).await?;
         if self.controller.json {
             out::json(&reasons)?;
             return Ok(ExitCode::SUCCESS);
+        }
+        // It may have failed for what is no brick's fault: a quota, or something that was changed since.
+        if let Some(error) = client.operation_show(self.id).await?.error {
+            out::line(facts::facts(&[("error", Some(error.detail))], style::width()).trim_end())?;
         }
         let rows: Vec<_> = reasons
             .into_iter()
