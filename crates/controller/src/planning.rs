@@ -9,10 +9,14 @@ use crate::compute::{self, Course, MachineWork};
 use crate::job::{Job, Work};
 use crate::ledger::State;
 
-/// Whether another course may follow: of a drain the next plan, of a resize what is given back.
+/// Whether another course may follow: of a drain the next plan, of a resize what is given back, of a start
+/// that had memory to replace the start itself.
 pub(crate) fn goes_on(job: &Job) -> bool {
     match &job.work {
         Work::Drain(_) => true,
+        Work::Machine { what: MachineWork::Start, .. } => {
+            job.course.as_ref().is_some_and(|course| course.plan().is_some())
+        }
         Work::Machine { what: MachineWork::Resize(_), .. } => {
             job.told.is_some() && !job.course.as_ref().is_some_and(|course| course.gives_back())
         }

@@ -7,7 +7,7 @@ mod support;
 use proptest::prelude::*;
 use rackmem_rack::{
     AcceleratorNeed, CircuitState, Event, GroupNeed, LatencyClass, Plan, Power, Purpose, Rack, Request,
-    ReservationId, Snapshot, State, Step, SwitchKind, Timestamp, planner,
+    ReservationId, SegmentId, Snapshot, State, Step, SwitchKind, Timestamp, planner,
 };
 use rackmem_types::Bytes;
 use support::{Layout, name};
@@ -41,6 +41,7 @@ enum Action {
     Keep(u8, u64),
     AcceptKept(u8),
     DrainNext(u8),
+    ReplaceLost(u8),
     Draining(u8, bool),
     Power(u8, bool),
     Lost(u8),
@@ -73,6 +74,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         2 => (0u8..4, 1u64..30).prop_map(|(compute, pages)| Action::Keep(compute, pages)),
         2 => any::<u8>().prop_map(Action::AcceptKept),
         1 => (0u8..8).prop_map(Action::DrainNext),
+        2 => any::<u8>().prop_map(Action::ReplaceLost),
         1 => (0u8..8, any::<bool>()).prop_map(|(brick, on)| Action::Draining(brick, on)),
         1 => (0u8..8, prop::bool::weighted(0.8)).prop_map(|(brick, on)| Action::Power(brick, on)),
         1 => any::<u8>().prop_map(Action::Lost),
@@ -257,6 +259,17 @@ impl World {
             }
             Action::DrainNext(brick) => {
                 if let Ok(Some(plan)) = planner::drain_next(&self.rack, &name(&format!("m{brick}"))) {
+                    self.accept(plan);
+                }
+            }
+            Action::ReplaceLost(which) => {
+                let Some(id) = self.pick(which) else { return };
+                if let Ok(Some(plan)) = planner::replace_lost(&self.rack, id) {
+                    let is_lost = |segment: &SegmentId| {
+                        let mappings = &self.rack.reservation(id).unwrap().mappings;
+                        mappings.iter().any(|mapping| mapping.segment == *segment && mapping.lost)
+                    };
+                    assert!(plan.removed().iter().all(is_lost), "what is there stays where it is");
                     self.accept(plan);
                 }
             }

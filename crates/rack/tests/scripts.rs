@@ -100,6 +100,17 @@ impl Script {
                 self.accept(plan)?;
                 self.event(&Event::Done(id()))
             }
+            "replace" => match planner::replace_lost(&self.rack, id())? {
+                Some(plan) => {
+                    self.show_plan(&plan);
+                    self.accept(plan)?;
+                    self.event(&Event::Done(id()))
+                }
+                None => {
+                    writeln!(self.out, "  nothing is lost").unwrap();
+                    Ok(())
+                }
+            },
             "drain" => {
                 let brick = name(words[1]);
                 self.event(&Event::Draining { brick: brick.clone(), draining: true })?;
@@ -254,6 +265,11 @@ fn a_reservation_from_preview_to_release() {
 #[test]
 fn a_plan_is_overtaken_and_what_changed_is_named() {
     check("overtaken");
+}
+
+#[test]
+fn what_was_lost_is_replaced() {
+    check("lost");
 }
 
 #[test]

@@ -137,6 +137,28 @@ fn root_qemu_what_fails_leaves_nothing_and_what_died_is_told() {
 }
 
 #[test]
+fn root_qemu_a_machine_whose_memory_was_lost_is_started_with_other_memory() {
+    let rack = Rack::up("l");
+    rack.create("web1", "--memory 192MiB --local 96MiB --class rack --compute c1");
+    rack.probe("c1", "web1").fill(7, Bytes(100 * MIB)).unwrap();
+    let lender = rack.machine("web1")["memory_bricks"][0].as_str().unwrap().to_owned();
+    rack.kill_brick(&lender);
+    rack.start();
+    wait_until("the loss is told", || rack.machine("web1")["memory_lost"] == serde_json::json!([lender]));
+    // It may have ended by itself: nothing else than that becomes of a guest whose pages are gone.
+    drop(rack.ask("vm stop web1 --force"));
+    wait_until("it has ended", || rack.machine("web1")["state"] != "running");
+    rack.done("vm start web1");
+    let machine = rack.machine("web1");
+    assert_eq!((&machine["state"], &machine["memory_lost"]), (&"running".into(), &serde_json::Value::Null));
+    let mut probe = rack.probe("c1", "web1");
+    probe.fill(8, Bytes(100 * MIB)).unwrap();
+    probe.check().unwrap();
+    rack.done("vm delete web1");
+    rack.is_empty();
+}
+
+#[test]
 fn root_qemu_a_stop_that_waits_for_its_guest_is_cancelled() {
     let rack = Rack::up("c");
     rack.create_deaf("web1", "--memory 192MiB --local 96MiB --class rack --compute c2");

@@ -13,6 +13,7 @@ mod tests;
 
 pub use step::{Cost, Step};
 
+use rackmem_api::agent::RUNNING_MIN;
 use rackmem_types::Bytes;
 
 /// What a guest keeps beyond what it says it uses: its kernel's reserves (`min_free_kbytes`, per-CPU lists) and what it
@@ -145,16 +146,15 @@ impl MemoryState {
     /// The least it can have with what it uses now.
     pub fn minimum(&self) -> Bytes {
         let used = self.guest_used.map_or(0, |used| used.0 + GUEST_RESERVE.0);
-        Bytes(round_up(used.max(GUEST_RESERVE.0 * 2), BALLOON_UNIT))
+        Bytes(round_up(used.max(RUNNING_MIN.0), BALLOON_UNIT))
     }
 }
 
 /// The steps from `state` to `wanted`.
 pub fn plan(state: &MemoryState, wanted: Bytes, room: Room) -> Result<Plan, Refusal> {
     let from = state.size();
-    let least = Bytes(GUEST_RESERVE.0 * 2);
-    if wanted < least {
-        return Err(Refusal::TooSmall { wanted, least });
+    if wanted < RUNNING_MIN {
+        return Err(Refusal::TooSmall { wanted, least: RUNNING_MIN });
     }
     if wanted > state.maximum() {
         return above_maximum(state, wanted, room);

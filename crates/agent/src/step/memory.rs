@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rackmem_api::Problem;
+use rackmem_api::agent::RUNNING_MIN;
 use rackmem_api::problem::ProblemType;
 use rackmem_qemu::Machine;
 use rackmem_qemu::command_line::{BALLOON_ID, VIRTIO_MEM_ID};
@@ -15,7 +16,7 @@ use super::life::change;
 use super::{Note, dimms};
 use crate::ground::Ground;
 use crate::problem::from_qemu;
-use crate::resize::{BALLOON_UNIT, GUEST_RESERVE, Step};
+use crate::resize::{BALLOON_UNIT, Step};
 use crate::vm::{Dimms, VmRecord};
 
 /// A guest onlines and offlines a block in milliseconds; under emulation, with both processors busy, in a second or two.
@@ -92,7 +93,7 @@ pub(super) async fn settle(ground: &Ground, vm: &VmRecord, wanted: Bytes) -> Res
     if now.balloon.is_some() && excess > BALLOON_UNIT.0 && vm.target > wanted {
         let more = excess - excess % BALLOON_UNIT.0;
         // The balloon only takes boot memory, and some of that the guest's kernel needs whatever was plugged.
-        let most = (now.boot.0 + now.in_dimms().0).saturating_sub(2 * GUEST_RESERVE.0);
+        let most = (now.boot.0 + now.in_dimms().0).saturating_sub(RUNNING_MIN.0);
         balloon(machine, Bytes((now.ballooned().0 + more).min(most).max(now.ballooned().0))).await?;
         now = state(machine).await?;
     }

@@ -1,10 +1,7 @@
 //! The DIMMs by which a machine without virtio-mem grows: all of one size.
 
-use rackmem_api::agent::VmSpec;
+use rackmem_api::agent::{DIMM_MIN, VmSpec};
 use rackmem_types::Bytes;
-
-/// Linux puts memory on line in blocks of this size on x86-64.
-const BLOCK: Bytes = Bytes(128 << 20);
 
 /// As many as ACPI has slots for.
 const SLOTS_MAX: u64 = 255;
@@ -22,7 +19,7 @@ impl Dimms {
     /// The smallest that reach the machine's maximum.
     pub(crate) fn of(spec: &VmSpec) -> Self {
         let growable = spec.memory_max.unwrap_or(spec.memory).0.saturating_sub(spec.memory.0);
-        let unit = growable.div_ceil(SLOTS_MAX).next_multiple_of(BLOCK.0).max(BLOCK.0);
+        let unit = growable.div_ceil(SLOTS_MAX).next_multiple_of(DIMM_MIN.0).max(DIMM_MIN.0);
         Self { unit: Bytes(unit), slots: u8::try_from(growable / unit).unwrap_or(u8::MAX) }
     }
 
@@ -44,11 +41,11 @@ mod tests {
             Dimms::of(&serde_json::from_str(&spec).unwrap())
         };
         let gib = |count: u64| count << 30;
-        assert_eq!(dimms(gib(1)), Dimms { unit: BLOCK, slots: 0 });
-        assert_eq!(dimms(gib(2)), Dimms { unit: BLOCK, slots: 8 });
+        assert_eq!(dimms(gib(1)), Dimms { unit: DIMM_MIN, slots: 0 });
+        assert_eq!(dimms(gib(2)), Dimms { unit: DIMM_MIN, slots: 8 });
         assert_eq!(dimms(gib(2) + 1).capacity(), Bytes(gib(1)));
         let large = dimms(gib(1025));
-        assert!(large.unit > BLOCK && large.unit.0.is_multiple_of(BLOCK.0));
+        assert!(large.unit > DIMM_MIN && large.unit.0.is_multiple_of(DIMM_MIN.0));
         assert!(gib(1024) - large.capacity().0 < large.unit.0, "{large:?}");
     }
 }

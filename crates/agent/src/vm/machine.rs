@@ -29,10 +29,6 @@ pub(crate) fn machine_config(
             .trim_end()
             .to_owned(),
     });
-    if boot.disks.len() > 1 {
-        let detail = "a machine has one disk here: give one, and attach others from inside the guest";
-        return Err(Problem::new(ProblemType::Unsupported, detail));
-    }
     let disk =
         boot.disks.first().zip(image).map(|(path, image)| Disk { path: path.clone(), format: image.format });
     let memory_max = spec.memory_max.unwrap_or(spec.memory);

@@ -27,11 +27,11 @@ pub use elastic::{ElasticBounds, ElasticDecision, ElasticView, GuestMemory};
 pub use host::{HostMemory, HostView, NumaNode, Power, PowerSource, Pressure, Stall};
 pub use memory::{FarPart, FarState, VmMemory};
 pub use requests::{Access, DomainAttach, LogQuery, LogSource, StopRequest, WatchQuery, kind};
-pub use resize::{Mechanism, ResizePlan, ResizeRequest, ResizeStep, StepCost};
+pub use resize::{Mechanism, RUNNING_MIN, ResizePlan, ResizeRequest, ResizeStep, StepCost};
 pub use routes::{document, fleet, openapi, router};
 pub use segment::{SegmentId, SegmentToken};
 pub use shared::{SharedPart, SharedView};
 pub use vm::{
-    Accelerator, AcceleratorKind, Boot, Driver, Growth, MEMORY_MAX, MEMORY_MIN, Origin, PagerState,
+    Accelerator, AcceleratorKind, Boot, DIMM_MIN, Driver, Growth, MEMORY_MAX, MEMORY_MIN, Origin, PagerState,
     PagerView, VmSpec, VmState, VmView,
 };

@@ -4,7 +4,6 @@ use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::vm::MEMORY_MIN;
 use crate::name::VmName;
 use crate::problem::{Problem, ProblemType};
 use crate::schema::BytesSchema;
@@ -25,13 +24,16 @@ pub struct ResizeRequest {
     pub restart: bool,
 }
 
+/// Least memory that a guest runs with: a kernel, and as much again to work with.
+pub const RUNNING_MIN: Bytes = Bytes(96 << 20);
+
 impl ResizeRequest {
     /// Whether the request makes sense for a machine that can have `max`.
     pub fn check(&self, max: Bytes) -> Result<(), Problem> {
         let detail = match self {
             Self { memory: None, local: None, .. } => "give memory, local or both".to_owned(),
-            Self { memory: Some(memory), .. } if *memory < MEMORY_MIN => {
-                format!("memory {memory} is too little: no guest runs with less than {MEMORY_MIN}")
+            Self { memory: Some(memory), .. } if *memory < RUNNING_MIN => {
+                format!("memory {memory} is too little: no guest runs with less than {RUNNING_MIN}")
             }
             Self { memory: Some(memory), .. } if *memory > max => format!(
                 "memory {memory} is more than the machine can have while it runs ({max}): give less, or make it \

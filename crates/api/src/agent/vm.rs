@@ -33,7 +33,7 @@ pub struct VmSpec {
     pub local: Option<Bytes>,
     /// Virtual processors.
     #[serde(default = "vcpus_default")]
-    #[schema(minimum = 1, maximum = 1024, default = 1)]
+    #[schema(minimum = 1, maximum = 255, default = 1)]
     pub vcpus: u32,
     /// What it boots.
     pub boot: Boot,
@@ -71,7 +71,7 @@ const fn start_default() -> bool {
 impl VmSpec {
     /// Whether the machine makes sense by itself, on whatever brick.
     pub fn check(&self) -> Result<(), Problem> {
-        let Self { memory, memory_max, local, vcpus, boot, attachments, .. } = self;
+        let Self { memory, memory_max, local, vcpus, boot, attachments, growth, .. } = self;
         let detail = if *memory < MEMORY_MIN {
             format!("memory {memory} is too little: no guest starts with less than {MEMORY_MIN}")
         } else if memory_max.is_some_and(|max| max < *memory) {
@@ -79,12 +79,32 @@ impl VmSpec {
         } else if [Some(*memory), *memory_max, *local].into_iter().flatten().any(|amount| amount > MEMORY_MAX)
         {
             format!("no machine can have more than {MEMORY_MAX}")
+        } else if let Some((name, amount)) =
+            [("memory", Some(*memory)), ("memory_max", *memory_max)].into_iter().find_map(|(name, amount)| {
+                Some((name, amount.filter(|of| !of.0.is_multiple_of(MEMORY_BLOCK.0))?))
+            })
+        {
+            let below = (amount.0 - amount.0 % MEMORY_BLOCK.0) >> 20;
+            format!(
+                "{name} of {} bytes is no multiple of {MEMORY_BLOCK}: give {below}MiB or {}MiB",
+                amount.0,
+                below + (MEMORY_BLOCK.0 >> 20)
+            )
+        } else if *growth == Some(Growth::Dimm)
+            && memory_max.is_some_and(|max| max > *memory && max.0 - memory.0 < DIMM_MIN.0)
+        {
+            format!(
+                "with DIMMs a machine grows by {DIMM_MIN} at a time: let memory_max be at least {DIMM_MIN} more than \
+                 memory"
+            )
         } else if *local == Some(Bytes(0)) {
             "local is 0: a guest needs some resident memory, give at least a few MiB".to_owned()
         } else if !(1..=VCPUS_MAX).contains(vcpus) {
             format!("vcpus {vcpus}: give 1 to {VCPUS_MAX}")
         } else if boot.kernel.is_none() && boot.disks.is_empty() {
             "there is nothing to boot: give boot.kernel or boot.disks".to_owned()
+        } else if boot.disks.len() > 1 {
+            "a machine has one disk here: give one, and attach others from inside the guest".to_owned()
         } else if boot.kernel.is_none() && (boot.initrd.is_some() || boot.append.is_some()) {
             "boot.initrd and boot.append need boot.kernel".to_owned()
         } else if let Some(twice) =
@@ -98,14 +118,20 @@ impl VmSpec {
     }
 }
 
-/// Least memory of a machine: below this not even a kernel without a file system starts.
-pub const MEMORY_MIN: Bytes = Bytes(16 << 20);
+/// Least memory that a machine starts with: below this not even a kernel without a file system does.
+pub const MEMORY_MIN: Bytes = Bytes(32 << 20);
+
+/// Machines start with, and grow to, whole blocks of this size: what virtio-mem plugs at a time.
+const MEMORY_BLOCK: Bytes = Bytes(2 << 20);
+
+/// The smallest DIMM: Linux puts memory on line in blocks of this size on x86-64.
+pub const DIMM_MIN: Bytes = Bytes(128 << 20);
 
 /// Most memory of a machine: what a far space of 2³² slots can hold.
 pub const MEMORY_MAX: Bytes = Bytes(16 << 40);
 
-/// Most virtual processors of a machine: what QEMU's q35 takes.
-const VCPUS_MAX: u32 = 1024;
+/// Most virtual processors of a machine: what QEMU's q35 takes without an interrupt remapper.
+const VCPUS_MAX: u32 = 255;
 
 /// What a machine boots: a kernel, a disk, or both. Paths are of the brick.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -275,11 +301,25 @@ mod tests {
             spec.check().map_err(|problem| problem.detail)
         };
         assert_eq!(check(|_| {}), Ok(()));
-        let bad: [(Spoil, &str); 7] = [
+        let bad: [(Spoil, &str); 12] = [
             (|spec| spec.memory = Bytes(4096), "too little"),
             (|spec| spec.memory = Bytes(u64::MAX), "no machine"),
             (|spec| spec.memory_max = Some(Bytes(1 << 29)), "memory_max"),
             (|spec| spec.local = Some(Bytes(0)), "local"),
+            (|spec| spec.memory = Bytes((1 << 30) + 1), "give 1024MiB or 1026MiB"),
+            (
+                |spec| spec.memory_max = Some(Bytes((1 << 30) + 4096)),
+                "memory_max of 1073745920 bytes is no multiple",
+            ),
+            (
+                |spec| {
+                    spec.growth = Some(Growth::Dimm);
+                    spec.memory_max = Some(Bytes((1 << 30) + (64 << 20)));
+                },
+                "at least 128MiB more",
+            ),
+            (|spec| spec.boot.disks = vec!["/a".into(), "/b".into()], "one disk"),
+            (|spec| spec.vcpus = 256, "vcpus"),
             (|spec| spec.vcpus = 0, "vcpus"),
             (|spec| spec.boot.kernel = None, "nothing to boot"),
             (|spec| spec.attachments = vec!["m".parse().unwrap(), "m".parse().unwrap()], "twice"),

@@ -43,7 +43,7 @@ pub struct MachineNew {
     pub spread: Option<u8>,
     /// Virtual processors, each of them a core of the brick.
     #[serde(default = "vcpus_default")]
-    #[schema(minimum = 1, maximum = 1024, default = 1)]
+    #[schema(minimum = 1, maximum = 255, default = 1)]
     pub vcpus: u32,
     /// What it boots. Paths are of the brick; a member's lie where the controller's `--images` says.
     pub boot: Boot,

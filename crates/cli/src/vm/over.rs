@@ -192,7 +192,10 @@ fn text(of: &MachineView) -> String {
 }
 
 fn lost(bricks: &[String]) -> String {
-    format!("what {} lent: the memory server was started again and has lost it", bricks.join(", "))
+    format!(
+        "what {} lent: the memory server was started again and has lost it; stop the machine, and 'vm start' gives it other memory",
+        bricks.join(", ")
+    )
 }
 
 fn word(value: &impl Serialize) -> String {

@@ -53,7 +53,7 @@ pub(crate) fn course(
         },
         MachineWork::Fit(size) => fit(state, quotas, &machine, *size, seq),
         MachineWork::Delete => delete(state, &machine, seq),
-        MachineWork::Start => errand(state, &machine, |brick, vm| Errand::Start { brick, vm }).map(Some),
+        MachineWork::Start => start(state, &machine, seq).map(Some),
         MachineWork::Stop(how) => {
             errand(state, &machine, |brick, vm| Errand::Stop { brick, vm, how: *how }).map(Some)
         }
@@ -74,6 +74,17 @@ fn errand(
 ) -> Result<Course, RackError> {
     let brick = state.rack.reservation(machine.reservation)?.compute.clone();
     Ok(Course::errands(vec![errand(brick, machine.new.name.clone())]))
+}
+
+/// What was lost of its memory while it did not run is reserved anew first, by a course of its own: it stays if the start fails.
+fn start(state: &mut State, machine: &Machine, seq: u64) -> Result<Course, RackError> {
+    match planner::replace_lost(&state.rack, machine.reservation)? {
+        Some(plan) => {
+            accept(state, &plan, seq)?;
+            Ok(Course::of(plan))
+        }
+        None => errand(state, machine, |brick, vm| Errand::Start { brick, vm }),
+    }
 }
 
 /// The brick that fits best, memory for it, and the machine there.

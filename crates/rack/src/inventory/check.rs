@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::extents::Obstacle;
 use crate::graph::{Brick, Power, Role};
-use crate::planner::{self, Plan, Purpose, Step, steps};
+use crate::planner::steps::{self, Rest};
+use crate::planner::{self, Plan, Purpose, Step};
 use crate::reservation::pages_of;
 use crate::{Name, Rack, RackError, Request, Segment, State};
 
@@ -61,7 +62,7 @@ impl Rack {
                 planner::release(self, plan.reservation).is_ok_and(|now| now.steps == plan.steps)
             }
             Purpose::Shrink | Purpose::Move => {
-                let now = steps::detach(self, reservation, &plan.removed, false);
+                let now = steps::detach(self, reservation, &plan.removed, Rest::With(&plan.grant.reused));
                 now.iter()
                     .filter(|step| !matches!(step, Step::Detach { .. }))
                     .all(|step| plan.steps.contains(step))

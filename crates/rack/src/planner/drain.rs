@@ -2,10 +2,11 @@
 
 use rackmem_types::Bytes;
 
+use super::Plan;
 use super::place::{Need, Search};
 use super::refusal::{Refusal, Shortage};
-use super::reserve::{Builder, Found};
-use super::{Plan, Purpose, Step, steps};
+use super::relocate::relocate;
+use super::reserve::Found;
 use crate::graph::Role;
 use crate::{Event, Name, Rack, RackError, Reservation, SegmentId};
 
@@ -38,7 +39,7 @@ pub fn drain_next(rack: &Rack, brick: &Name) -> Result<Option<Plan>, RackError> 
         .filter(|segment| segment.users.first() == Some(user))
         .map(|segment| segment.id)
         .collect();
-    relocate(rack, reservation, brick, here).map(Some)
+    moved_away(rack, reservation, brick, here).map(Some)
 }
 
 /// Every plan of [`drain_next`], each on the rack that the ones before it leave: what a drain would do. The rack stays as it is.
@@ -58,7 +59,7 @@ fn holds(reservation: &Reservation, brick: &Name) -> bool {
     reservation.compute == *brick || reservation.accelerator.as_ref().is_some_and(|held| held.brick == *brick)
 }
 
-fn relocate(
+fn moved_away(
     rack: &Rack,
     reservation: &Reservation,
     brick: &Name,
@@ -79,15 +80,5 @@ fn relocate(
         let (class, asked, spread) = (need.ceiling, Bytes::from_pages(amount), reservation.request.spread);
         Refusal::named(brick, Shortage::Ways { class, asked, spread })
     })?;
-    let found = Found { from, memory, joined: Vec::new(), accelerator: None };
-    let grant = Builder::of(rack, reservation).grant(&found)?;
-    let mut steps = steps::attach(rack, &grant);
-    // The virtual machine has its pages already: they move, and are not attached anew.
-    steps.retain(|step| !matches!(step, Step::Attach { .. }));
-    let to = grant.mappings.iter().map(|mapping| mapping.segment).collect();
-    steps.push(Step::Migrate { brick: reservation.compute.clone(), from: here.clone(), to });
-    let ending = steps::detach(rack, reservation, &here, false);
-    steps.extend(ending.into_iter().filter(|step| !matches!(step, Step::Detach { .. })));
-    let (parent, purpose) = (rack.generation(), Purpose::Move);
-    Ok(Plan { parent, reservation: reservation.id, purpose, grant, removed: here, steps })
+    relocate(rack, reservation, &Found { from, memory, joined: Vec::new(), accelerator: None }, here)
 }

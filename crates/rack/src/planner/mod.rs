@@ -7,6 +7,8 @@ mod place;
 mod plan;
 mod refusal;
 mod release;
+mod relocate;
+mod replace;
 mod reserve;
 pub(crate) mod steps;
 mod stock;
@@ -15,6 +17,7 @@ pub use drain::{drain, drain_next};
 pub use plan::{Grant, NetPort, Plan, Purpose, Step};
 pub use refusal::{Reason, Refusal, Shortage, why};
 pub use release::{release, shrink, undo};
+pub use replace::replace_lost;
 pub use reserve::{SPREAD_MAX, grow, reserve};
 pub use steps::enter_again;
 

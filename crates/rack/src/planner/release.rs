@@ -2,7 +2,7 @@
 
 use rackmem_types::Bytes;
 
-use super::steps;
+use super::steps::{self, Rest};
 use super::{Grant, Plan, Purpose, Step};
 use crate::reservation::pages_of;
 use crate::{Name, Rack, RackError, Reservation, ReservationId, SegmentId, State};
@@ -14,7 +14,7 @@ pub fn release(rack: &Rack, id: ReservationId) -> Result<Plan, RackError> {
     let steps = match (reservation.state, &reservation.pending) {
         // Nothing was carried out yet, but it may be the last user of a circuit that another has set.
         (State::Reserved, _) => steps::disconnect(steps::idle_paths(rack, reservation, &[])),
-        (State::Applied, None) => steps::detach(rack, reservation, &all, true),
+        (State::Applied, None) => steps::detach(rack, reservation, &all, Rest::Nothing),
         (State::Applied, Some(_)) => {
             return Err(RackError::State {
                 id,
@@ -59,7 +59,7 @@ pub fn shrink(rack: &Rack, id: ReservationId, less: Bytes) -> Result<Plan, RackE
             format!("memory is given back by whole segments, and those of reservation {id} have {sizes}");
         return Err(RackError::Request(problem));
     }
-    let steps = steps::detach(rack, reservation, &removed, false);
+    let steps = steps::detach(rack, reservation, &removed, Rest::With(&[]));
     let grant = Grant::empty(reservation.compute.clone());
     Ok(Plan { parent: rack.generation(), reservation: id, purpose: Purpose::Shrink, grant, removed, steps })
 }

@@ -54,12 +54,21 @@ fn power_on(rack: &Rack, grant: &Grant) -> Vec<Step> {
     bricks.into_iter().map(|brick| Step::PowerOn { brick: brick.clone() }).collect()
 }
 
-/// The steps that end a reservation's hold on `segments`, and on its accelerator if `whole`.
+/// What a reservation keeps when some of its segments are gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rest<'a> {
+    /// Nothing: it ends.
+    Nothing,
+    /// All else that it has, and these circuits, which what it gets instead will need.
+    With(&'a [CircuitId]),
+}
+
+/// The steps that end a reservation's hold on `segments`, and on its accelerator if nothing is left.
 pub(crate) fn detach(
     rack: &Rack,
     reservation: &Reservation,
     segments: &[SegmentId],
-    whole: bool,
+    rest: Rest<'_>,
 ) -> Vec<Step> {
     let compute = &reservation.compute;
     let gone: Vec<&Mapping> =
@@ -70,13 +79,15 @@ pub(crate) fn detach(
         steps.push(Step::Detach { brick: compute.clone(), segments });
     }
     steps.extend(entries_removed(rack, compute, &gone));
-    let accelerator = reservation.accelerator.as_ref().filter(|_| whole);
+    let (kept, accelerator) = match rest {
+        Rest::Nothing => (Vec::new(), reservation.accelerator.as_ref()),
+        Rest::With(circuits) => ([&reservation.circuits_without(segments), circuits].concat(), None),
+    };
     steps.extend(accelerator.map(|accelerator| Step::AcceleratorUnbind {
         brick: compute.clone(),
         accelerator: accelerator.brick.clone(),
         slots: accelerator.slots,
     }));
-    let kept = if whole { Vec::new() } else { reservation.circuits_without(segments) };
     steps.extend(disconnect(idle_paths(rack, reservation, &kept)));
     steps.extend(segments_removed(rack, reservation, &gone));
     steps
