@@ -95,8 +95,9 @@ impl Ground {
         vm.memory_servers(&self.config.memory_servers).iter().filter(lends).cloned().collect()
     }
 
-    /// Far memory that a VM can still get; `None` if its memory servers do not tell, or it has none.
-    pub(crate) async fn far_free(&self, vm: &VmRecord) -> Result<Option<Bytes>, Problem> {
+    /// Far memory that a VM can still get, beyond what a guest of `size` has; `None` if its memory servers do not tell, or it has
+    /// none.
+    pub(crate) async fn far_free(&self, vm: &VmRecord, size: Bytes) -> Result<Option<Bytes>, Problem> {
         if vm.spec.local.is_none() {
             return Ok(None);
         }
@@ -110,7 +111,7 @@ impl Ground {
                 // A controller lends a place for each of the guest's pages; who lends by hand may count on the local limit.
                 let is_by_hand = self.config.lender.is_none();
                 let local = vm.spec.local.filter(|_| is_by_hand).unwrap_or_default();
-                used.max(vm.target.0.saturating_sub(local.0))
+                used.max(size.0.saturating_sub(local.0))
             }
             _ => 0,
         };

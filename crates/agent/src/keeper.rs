@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::elastic::{Bounds, Decision, Policy, Reason, Sample};
 use crate::ground::Ground;
 use crate::problem::{from_qemu, from_store};
+use crate::servers;
 use crate::service::Agent;
 use crate::step::last_words;
 use crate::store::now_ms;
@@ -188,7 +189,10 @@ impl Keeper {
         }
         let was_wanted = record.wanted != Wanted::Stopped;
         let was_switched_off = self.ground.machines.was_switched_off(record, process).await;
-        let words = (was_wanted && !was_switched_off).then(|| last_words(&self.ground, record));
+        let words = match was_wanted && !was_switched_off {
+            true => Some(self.why_ended(record).await),
+            false => None,
+        };
         let failure = words.clone();
         let noted = self.ground.store.vm_change(name, move |vm| {
             vm.process = None;
@@ -204,6 +208,18 @@ impl Keeper {
             self.ground.event("vm.stopped", name.as_str(), "the guest has shut down").await;
         }
         Ok(())
+    }
+
+    /// What QEMU said last, and which of the machine's memory servers are away: who touches a lost page ends without a word.
+    async fn why_ended(&self, record: &VmRecord) -> String {
+        let mut words = last_words(&self.ground, record);
+        for server in record.memory_servers(&self.ground.config.memory_servers) {
+            if let Err(problem) = servers::free(server).await {
+                words += "; ";
+                words += &problem.detail;
+            }
+        }
+        words
     }
 
     /// The guest has switched itself off; QEMU still stands.

@@ -26,36 +26,45 @@ const AGAIN_MAX: Duration = Duration::from_secs(30);
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Announcing itself")]
 pub(crate) struct JoinOptions {
-    /// Register this brick with the controller at HOST:PORT, https://HOST:PORT or unix:PATH
-    #[arg(long, value_name = "ADDRESS", requires_all = ["brick", "tray", "brick_address"])]
+    /// The controller at HOST:PORT, https://HOST:PORT or unix:PATH; with --brick this brick is registered there
+    #[arg(long, value_name = "ADDRESS")]
     controller: Option<Endpoint>,
     /// File with a token that may join
     #[arg(long, value_name = "FILE", requires = "controller")]
     join_token_file: Option<PathBuf>,
-    /// Name of the brick
-    #[arg(long, value_name = "NAME", requires = "controller")]
+    /// Name of the brick; without it an agent only asks the controller for more memory for its machines
+    #[arg(long, value_name = "NAME", requires_all = ["controller", "tray", "brick_address"])]
     brick: Option<Name>,
     /// The tray that it sits in
-    #[arg(long, value_name = "NAME", requires = "controller")]
+    #[arg(long, value_name = "NAME", requires = "brick")]
     tray: Option<Name>,
     /// Where others reach it: HOST:PORT, or DATA,MANAGEMENT where these are two nets
-    #[arg(long, value_name = "ADDRESS", requires = "controller")]
+    #[arg(long, value_name = "ADDRESS", requires = "brick")]
     brick_address: Option<String>,
     /// How many ports it has
-    #[arg(long, value_name = "N", requires = "controller", default_value = "1")]
+    #[arg(long, value_name = "N", requires = "brick", default_value = "1")]
     ports: u16,
     /// A cable, PORT=SWITCH:PORT, for example 0=s1:3; repeat it
-    #[arg(long = "cable", value_name = "PORT=SWITCH:PORT", requires = "controller")]
+    #[arg(long = "cable", value_name = "PORT=SWITCH:PORT", requires = "brick")]
     cables: Vec<Cable>,
     /// One-way latency of its cables, nanoseconds
-    #[arg(long, value_name = "NS", requires = "controller", default_value = "100")]
+    #[arg(long, value_name = "NS", requires = "brick", default_value = "100")]
     latency_ns: u32,
     /// Bandwidth of its cables, megabits per second
-    #[arg(long, value_name = "N", requires = "controller", default_value = "10000")]
+    #[arg(long, value_name = "N", requires = "brick", default_value = "10000")]
     mbps: u32,
 }
 
 impl JoinOptions {
+    /// Refuses a controller for a program that has nothing to do with one but to announce itself, and does not say as what.
+    pub(crate) fn check_announces(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.controller.is_none() || self.brick.is_some(),
+            "with --controller a memory server announces itself: give --brick, --tray and --brick-address, too"
+        );
+        Ok(())
+    }
+
     /// Whom an agent asks for more memory, if there is a controller.
     pub(crate) fn lender(
         &self,
@@ -155,8 +164,8 @@ async fn attempt(client: &ControllerClient, brick: &BrickNew) -> Attempt {
             // After a restart of this program, mostly.
             [] => Attempt::Joined(format!("'{name}' is registered already")),
             differences => Attempt::InTheWay(format!(
-                "the controller knows another '{name}', and this one is not registered: {}; remove that one with \
-                 'rackmem brick remove {name}', and this one joins by itself, or start this one as it is registered",
+                "the controller knows another '{name}', and this one is not registered: {}; start this one as it is registered, or \
+                 remove that one with 'rackmem brick remove {name}', and this one joins by itself",
                 differences.join(", ")
             )),
         },

@@ -45,6 +45,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    arguments.join.check_announces()?;
     logging::begin();
     descriptors::raise_limit();
     let shutdown = Shutdown::new().context("cannot make the handle that ends the server")?;

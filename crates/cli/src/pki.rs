@@ -1,8 +1,10 @@
 //! `rackmem pki init DIR`: an authority and the certificates that it signs for the parts of a rack.
 //!
 //! Done again, it keeps the authority and makes new keys and certificates, so that parts that have theirs already and parts that
-//! get new ones understand each other. The authority's key never leaves the directory.
+//! get new ones understand each other. The hosts of all times are kept in the file `hosts`, so that a renewal forgets none. The
+//! authority's key never leaves the directory.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -16,6 +18,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
+use rustls::pki_types::ServerName;
 
 use crate::out;
 
@@ -24,6 +27,9 @@ const PARTS: [&str; 4] = ["controller", "agent", "memory-server", "client"];
 
 /// Where every part may be besides what is asked for.
 const HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// The file with what was asked for besides, a host on each line.
+const KNOWN_HOSTS: &str = "hosts";
 
 /// How long a certificate is good: long enough to be renewed once a season, with a season to spare.
 const PART_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);
@@ -47,7 +53,7 @@ enum Command {
     Init {
         /// Where to keep them
         directory: PathBuf,
-        /// A host name or address at which servers are reached; repeat it for all of them
+        /// A host name or address at which servers are reached; repeat it for all of them. Those of earlier times are kept
         #[arg(long = "host", value_name = "HOST")]
         hosts: Vec<String>,
     },
@@ -56,13 +62,22 @@ enum Command {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Command::Init { directory, hosts } = &arguments.command;
     let made = init(directory, hosts, SystemTime::now())?;
+    let hosts = known_hosts(directory)?;
     let did = if made { "made an authority and" } else { "kept the authority and renewed" };
-    out::line(format_args!("{did} certificates for {} in {}", PARTS.join(", "), directory.display()))?;
+    let places = HOSTS.into_iter().chain(hosts.iter().map(String::as_str)).collect::<Vec<_>>().join(", ");
+    let (parts, directory) = (PARTS.join(", "), directory.display());
+    out::line(format_args!("{did} certificates for {parts} in {directory}, at {places}"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Whether it made the authority; else that was there.
 fn init(directory: &Path, hosts: &[String], now: SystemTime) -> anyhow::Result<bool> {
+    for host in hosts {
+        ensure!(
+            ServerName::try_from(host.as_str()).is_ok(),
+            "'{host}' is neither a host name nor an address: give --host as others write it to reach a part"
+        );
+    }
     let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.with_context(|| format!("cannot make the directory {}", directory.display()))?;
     let (key_file, certificate_file) = (directory.join("ca.key"), directory.join("ca.pem"));
@@ -85,9 +100,13 @@ fn init(directory: &Path, hosts: &[String], now: SystemTime) -> anyhow::Result<b
         let pem = fs::read_to_string(&key_file).with_context(|| format!("cannot read {shown}"))?;
         KeyPair::from_pem(&pem).with_context(|| format!("{shown} is not the key of an authority"))?
     };
+    let mut all = known_hosts(directory)?;
+    all.extend(hosts.iter().cloned());
+    let lines: String = all.iter().map(|host| format!("{host}\n")).collect();
+    write(&directory.join(KNOWN_HOSTS), &lines, 0o644)?;
     let issuer = Issuer::new(authority, key);
     for part in PARTS {
-        let names = [part].into_iter().chain(HOSTS).chain(hosts.iter().map(String::as_str));
+        let names = [part].into_iter().chain(HOSTS).chain(all.iter().map(String::as_str));
         let mut params = CertificateParams::new(names.map(str::to_owned).collect::<Vec<_>>())
             .context("a host is neither a name nor an address")?;
         named(&mut params, &format!("rackmem {part}"));
@@ -103,6 +122,16 @@ fn init(directory: &Path, hosts: &[String], now: SystemTime) -> anyhow::Result<b
         write(&directory.join(format!("{part}.pem")), &certificate.pem(), 0o644)?;
     }
     Ok(is_new)
+}
+
+/// The hosts that certificates were made for so far.
+fn known_hosts(directory: &Path) -> anyhow::Result<BTreeSet<String>> {
+    let path = directory.join(KNOWN_HOSTS);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.lines().filter(|host| !host.is_empty()).map(str::to_owned).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 fn authority(now: SystemTime) -> anyhow::Result<CertificateParams> {
@@ -161,12 +190,18 @@ mod tests {
         assert!(!init(directory.path(), &["10.1.2.3".to_owned()], SystemTime::now()).unwrap());
         assert_eq!((&read("ca.pem"), &read("ca.key")), (&before.0, &before.1));
         assert!(read("agent.pem") != before.2 && read("agent.key") != before.3);
+        assert!(!init(directory.path(), &["m1.rack".to_owned()], SystemTime::now()).unwrap());
+        assert_eq!(read("hosts"), "10.1.2.3\nm1.rack\n", "none is forgotten");
     }
 
     #[test]
     fn what_is_no_host_or_no_key_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(init(directory.path(), &["ü".to_owned()], SystemTime::now()).is_err());
+        for host in ["ü", "bad host!", ""] {
+            assert!(init(directory.path(), &[host.to_owned()], SystemTime::now()).is_err(), "{host}");
+        }
+        assert!(fs::read_dir(directory.path()).unwrap().next().is_none(), "nothing was written");
+        init(directory.path(), &[], SystemTime::now()).unwrap();
         fs::write(directory.path().join("ca.key"), "nonsense").unwrap();
         let refusal = || init(directory.path(), &[], SystemTime::now()).unwrap_err().to_string();
         assert!(refusal().contains("ca.key is not the key"), "{}", refusal());

@@ -123,8 +123,7 @@ impl Programs {
                 // It is registered already; this is whom it asks for more memory.
                 let mut controller = OsString::from("unix:");
                 controller.push(controller_socket(rack));
-                command.arg("--controller").arg(controller).args(["--brick", brick.name.as_str()]);
-                command.args(["--tray", brick.tray.as_str(), "--brick-address", &brick.address()]);
+                command.arg("--controller").arg(controller);
                 "the agent"
             }
             Offer::Accelerator { .. } => return None,

@@ -132,7 +132,8 @@ impl Line {
         let by_virtio_mem = config.growth.virtio_mem && growable > Bytes(0);
         let by_dimms = config.growth.dimm_slots > 0 && growable > Bytes(0);
         // Each means of growth has address space for all of the growth.
-        let address_space = memory.0 + growable.0 * (u64::from(by_virtio_mem) + u64::from(by_dimms));
+        let for_dimms = if by_dimms { growable.0 } else { 0 };
+        let address_space = memory.0 + config.virtio_mem_size().0 + for_dimms;
         let size = Opt::keyed("size", mib(memory))
             .set_if(growable > Bytes(0), "maxmem", mib(Bytes(address_space)))
             .set_if(by_dimms, "slots", config.growth.dimm_slots);
@@ -151,7 +152,7 @@ impl Line {
             self.add("-numa", distance);
         }
         if by_virtio_mem {
-            self.add("-object", backend("vmem0-memory", growable, capabilities));
+            self.add("-object", backend("vmem0-memory", config.virtio_mem_size(), capabilities));
             let device = Opt::new("virtio-mem-pci")
                 .set("id", VIRTIO_MEM_ID)
                 .set("memdev", "vmem0-memory")

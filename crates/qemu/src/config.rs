@@ -12,6 +12,10 @@ use crate::QemuError;
 /// the smallest that does not split the guest's huge pages.
 pub const MEMORY_BLOCK: Bytes = Bytes(2 << 20);
 
+/// Linux adds memory by blocks of this size on x86-64 (`memory_block_size_bytes`), and of one that a virtio-mem device has only a
+/// part of it uses nothing (`drivers/virtio/virtio_mem.c`).
+pub const GUEST_BLOCK: Bytes = Bytes(128 << 20);
+
 /// Less than this no kernel boots in.
 pub const MEMORY_MIN: Bytes = Bytes(32 << 20);
 
@@ -99,7 +103,7 @@ impl DiskFormat {
 /// The means of growth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Growth {
-    /// A virtio-mem device of `memory_max - memory`.
+    /// A virtio-mem device for `memory_max - memory`, of whole [`GUEST_BLOCK`]s.
     pub virtio_mem: bool,
     /// Slots for DIMMs that are plugged while the guest runs; they have address space for `memory_max - memory` of
     /// their own, so that a guest without the virtio-mem driver can grow just as far.
@@ -141,6 +145,12 @@ impl MachineConfig {
     /// What this machine can gain while it runs.
     pub const fn growable(&self) -> Bytes {
         Bytes(self.memory_max.0.saturating_sub(self.memory.0))
+    }
+
+    /// The size of its virtio-mem device. What goes beyond [`Self::growable`] is never asked of the guest.
+    pub const fn virtio_mem_size(&self) -> Bytes {
+        let size = if self.growth.virtio_mem { self.growable().0 } else { 0 };
+        Bytes(size.next_multiple_of(GUEST_BLOCK.0))
     }
 
     /// Refuses what cannot be started, with a sentence. Files are looked at when the machine is started.

@@ -82,7 +82,7 @@ impl Agent {
             return Err(invalid(detail));
         }
         let needed = Bytes(record.spec.memory.0.saturating_sub(local.0));
-        match self.ground.far_free(record).await? {
+        match self.ground.far_free(record, Bytes(0)).await? {
             Some(free) if needed > free => {
                 let detail = format!(
                     "'{name}' takes {needed} of far memory and its memory servers have {free} left: take less, or add a memory server"

@@ -117,7 +117,8 @@ impl Agent {
             Some(device) => Some(Hotplug {
                 plugged: device.plugged,
                 requested: device.requested,
-                capacity: device.max,
+                // The device may be larger, to be of whole blocks of the guest's.
+                capacity: device.max.min(Bytes(record.memory_max().0.saturating_sub(now.boot.0))),
                 block: device.block,
             }),
             None => {
@@ -136,7 +137,7 @@ impl Agent {
         });
         let state = MemoryState { base: now.boot, hotplug, ballooned, guest_used };
         let room = Room {
-            far_free: self.ground.far_free(record).await?,
+            far_free: self.ground.far_free(record, state.size()).await?,
             host_free: if record.spec.local.is_some() { Bytes(u64::MAX) } else { host::memory().available },
             restart: request.restart,
         };

@@ -187,6 +187,11 @@ impl Tokens {
             if role == Role::Member && project.is_none() {
                 return Err(ApiError::TokenFile(format!("'{name}' is a member and has no project")));
             }
+            if role != Role::Member && project.is_some() {
+                return Err(ApiError::TokenFile(format!(
+                    "'{name}' has the role {role} and a project, which only members have: leave project out, or make it a member"
+                )));
+            }
             // Whose request it was could not be told afterwards.
             let text = token.trim_end();
             if let Some((_, other, _)) =
@@ -292,5 +297,15 @@ mod tests {
     fn a_member_without_a_project_is_a_mistake() {
         let text = r#"[{"name":"bob","token":"0123456789abcdef","role":"member"}]"#;
         assert!(Tokens::read(text).unwrap_err().to_string().contains("bob"));
+    }
+
+    #[test]
+    fn a_project_of_somebody_who_is_no_member_is_a_mistake() {
+        for role in ["admin", "join", "agent"] {
+            let text =
+                format!(r#"[{{"name":"eve","token":"0123456789abcdef","role":"{role}","project":"p1"}}]"#);
+            let refusal = Tokens::read(&text).unwrap_err().to_string();
+            assert!(refusal.contains("'eve'") && refusal.contains(role), "{refusal}");
+        }
     }
 }

@@ -83,6 +83,14 @@ fn a_machine_that_grows_into_a_far_node_by_kvm() {
 }
 
 #[test]
+fn a_device_has_whole_blocks_of_the_guests_kernel_so_that_all_of_it_can_be_plugged() {
+    let config = MachineConfig { memory: Bytes(192 << 20), memory_max: Bytes(512 << 20), ..growing() };
+    let line = line_of(&config, AcceleratorKind::Kvm, &capable()).unwrap();
+    assert!(line.contains("vmem0-memory,size=384M"), "{line}");
+    assert!(line.contains(&format!("maxmem={}M", 192 + 384 + 320)), "{line}");
+}
+
+#[test]
 fn a_disk_with_a_seed() {
     let config = MachineConfig {
         kernel: None,

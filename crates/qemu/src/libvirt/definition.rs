@@ -84,8 +84,8 @@ impl Definition<'_> {
         let _ = writeln!(xml, "<memory unit='MiB'>{}</memory>", mib(*memory));
         if growable > Bytes(0) {
             // Each means of growth has address space for all of the growth.
-            let means = u64::from(growth.virtio_mem) + u64::from(growth.dimm_slots > 0);
-            let most = mib(Bytes(memory.0 + growable.0 * means));
+            let for_dimms = if growth.dimm_slots > 0 { growable.0 } else { 0 };
+            let most = mib(Bytes(memory.0 + self.config.virtio_mem_size().0 + for_dimms));
             let slots = growth.dimm_slots.max(1);
             let _ = writeln!(xml, "<maxMemory slots='{slots}' unit='MiB'>{most}</maxMemory>");
         }
@@ -208,10 +208,10 @@ impl Definition<'_> {
                 );
             }
         }
-        let growable = self.config.growable();
-        if self.config.growth.virtio_mem && growable > Bytes(0) {
+        let size = self.config.virtio_mem_size();
+        if size > Bytes(0) {
             let node = if self.config.far_node.is_some() { FAR_NODE } else { NEAR_NODE };
-            let (size, block) = (mib(growable), mib(MEMORY_BLOCK));
+            let (size, block) = (mib(size), mib(MEMORY_BLOCK));
             let id = Driver::Libvirt.device_id(VIRTIO_MEM_ID);
             let _ = writeln!(
                 xml,
