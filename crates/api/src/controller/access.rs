@@ -104,7 +104,7 @@ impl Who {
         }
         let needed: Vec<_> = roles.iter().rev().map(Role::to_string).collect();
         let detail = format!(
-            "'{}' has the role {}, which is not enough for this: ask with a token of the role {}",
+            "'{}' has the role {}, which is too small for this: ask with a token of the role {}",
             self.name,
             self.role,
             needed.join(" or ")
