@@ -63,7 +63,7 @@ pub enum ApiError {
     Tls(String),
     /// The text is no address of an API.
     #[error(
-        "'{0}' is no address of an agent: write http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:PATH"
+        "'{0}' is no address of an agent or a controller: write http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:PATH"
     )]
     ParseEndpoint(String),
     /// TLS was asked for without the files it needs.
@@ -78,7 +78,9 @@ pub enum ApiError {
         reason: String,
     },
     /// The answer cannot be understood.
-    #[error("{endpoint} gave an answer that is none of this API ({reason}): is it an agent of this version?")]
+    #[error(
+        "{endpoint} gave an answer that is none of this API ({reason}): is it an agent or a controller of this version?"
+    )]
     Garbled {
         /// Who was asked.
         endpoint: String,

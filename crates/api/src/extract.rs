@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use axum::body::{Bytes, to_bytes};
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::{CONTENT_TYPE, HeaderMap};
 use axum::http::request::Parts;
@@ -31,9 +33,26 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let read = axum::extract::Path::from_request_parts(parts, state).await;
-        read.map(|axum::extract::Path(value)| Self(value))
+        read.map(|axum::extract::Path(value)| Self(value)).map_err(|error| {
             // A name that cannot be one names nothing.
-            .map_err(|error| Problem::new(ProblemType::NotFound, sentence(&error.body_text())))
+            let detail = format!("there is no {}: {}", parts.uri.path(), misnamed(&error));
+            Problem::new(ProblemType::NotFound, detail)
+        })
+    }
+}
+
+/// Why what stands in the path names nothing.
+fn misnamed(error: &PathRejection) -> String {
+    let PathRejection::FailedToDeserializePathParams(failed) = error else {
+        return sentence(&error.body_text());
+    };
+    match failed.kind() {
+        // The only values there that are read by their own parser are numbers.
+        ErrorKind::ParseError { value, .. }
+        | ErrorKind::ParseErrorAtKey { value, .. }
+        | ErrorKind::ParseErrorAtIndex { value, .. } => format!("'{value}' is no number"),
+        ErrorKind::DeserializeError { message, .. } => message.clone(),
+        other => sentence(&other.to_string()),
     }
 }
 
@@ -153,6 +172,27 @@ mod tests {
         assert_eq!(read("text/plain", "{}").await.unwrap_err().kind, ProblemType::MediaType);
         let long = "x".repeat(BODY_BYTES_MAX + 1);
         assert_eq!(read(json, long).await.unwrap_err().kind, ProblemType::TooLarge);
+    }
+
+    /// What is answered to a path whose value is read as a `T`.
+    async fn misnamed<T: DeserializeOwned + Send + 'static>(route: &str, path: &str) -> String {
+        use tower::Service;
+        let handler = async |InPath(_): InPath<T>| ();
+        let mut router = axum::Router::new().route(route, axum::routing::get(handler));
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let response = router.call(request).await.unwrap();
+        let body = to_bytes(response.into_body(), BODY_BYTES_MAX).await.unwrap();
+        serde_json::from_slice::<Problem>(&body).unwrap().detail
+    }
+
+    #[tokio::test]
+    async fn a_value_in_the_path_that_names_nothing_is_told_with_the_reason() {
+        let number = misnamed::<u64>("/v1/reservations/{id}", "/v1/reservations/abc").await;
+        assert_eq!(number, "there is no /v1/reservations/abc: 'abc' is no number");
+        let operation = misnamed::<crate::OperationId>("/v1/operations/{id}", "/v1/operations/abc").await;
+        assert!(operation.starts_with("there is no /v1/operations/abc: 'abc' is not the id"), "{operation}");
+        let machine = misnamed::<crate::VmName>("/v1/vms/{name}", "/v1/vms/Web").await;
+        assert!(machine.starts_with("there is no /v1/vms/Web: 'Web' cannot be a name"), "{machine}");
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use crate::problem::{Problem, ProblemType};
 
 /// Identity of an operation. A version 7 UUID where the maker wants them to sort by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(transparent)]
+#[serde(into = "String", try_from = "String")]
 #[schema(value_type = String, format = "uuid")]
 pub struct OperationId(pub Uuid);
 
@@ -31,6 +31,20 @@ impl FromStr for OperationId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self).map_err(|_| ParseOperationIdError(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for OperationId {
+    type Error = ParseOperationIdError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<OperationId> for String {
+    fn from(id: OperationId) -> Self {
+        id.to_string()
     }
 }
 

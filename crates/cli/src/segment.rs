@@ -188,6 +188,9 @@ fn list(arguments: &List) -> anyhow::Result<ExitCode> {
         out::json(&listed)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if listed.is_empty() {
+        out::note(format_args!("there is no segment on {}", arguments.memory_server));
+    }
     for Listed { segment, name, size, filled, connections, lease_left_s } in listed {
         let (name, size, filled) = (printable(&name), Bytes(size), Bytes(filled));
         let lease = lease_left_s.map_or_else(

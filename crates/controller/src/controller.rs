@@ -150,6 +150,14 @@ fn lose(state: &mut State, brick: &Name) -> Result<(), Problem> {
     state.apply(event, None).map_err(|error| problem(&error))
 }
 
+/// Why an operation cannot be cancelled whose way leads only on.
+fn carried_through(Operation { id, kind, target, .. }: &Operation) -> Problem {
+    let detail = format!(
+        "{kind} of '{target}' cannot be cancelled: what it has begun is carried through; see 'rackmem operation wait {id}'"
+    );
+    Problem::new(ProblemType::WrongState, detail)
+}
+
 fn sees(who: &Who, entry: &Entry) -> bool {
     if !who.looks() {
         return entry.operation.by == who.name;
@@ -449,6 +457,9 @@ impl ControllerApi for Controller {
                 return Err(Problem::not_found("operation", id));
             }
             if !entry.operation.state.is_final() {
+                if !entry.job.can_be_cancelled(&state.rack) {
+                    return Err(carried_through(&entry.operation));
+                }
                 self.ledger.cancel(&mut state, seq, &change.by);
             }
             let operation = state.find(id)?.1.operation.clone();
@@ -464,12 +475,22 @@ impl ControllerApi for Controller {
         if !sees(&who, entry) {
             return Err(Problem::not_found("operation", id));
         }
-        let request = entry.job.work.request().ok_or_else(|| {
-            let detail = format!("operation {id} reserves nothing, so there is nothing to explain");
+        let work = &entry.job.work;
+        let request = work.request(&state.rack).ok_or_else(|| {
+            let detail = match work {
+                Work::Drain(brick) => {
+                    format!("no memory that could be moved lies on {brick}, so there is nothing to explain")
+                }
+                _ => format!("operation {id} reserves nothing, so there is nothing to explain"),
+            };
             Problem::new(ProblemType::WrongState, detail)
         })?;
-        let reasons = planner::why(&state.rack, request).map_err(|error| problem(&error))?;
-        Ok(reasons.into_iter().map(views::reason).collect())
+        match planner::why(&state.rack, &request) {
+            Ok(reasons) => Ok(reasons.into_iter().map(views::reason).collect()),
+            // The operation's own error says what is wrong with the request; no brick means anything for it.
+            Err(RackError::Request(_)) => Ok(Vec::new()),
+            Err(error) => Err(problem(&error)),
+        }
     }
 
     async fn events(&self, who: Who, after: Option<EventId>) -> Result<BoxStream<'static, Event>, Problem> {

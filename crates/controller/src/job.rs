@@ -2,11 +2,12 @@
 
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{Operation, Problem, VmName};
-use rackmem_rack::{Event, Name, Request, ReservationId, Step};
+use rackmem_rack::{Event, Name, Rack, Request, ReservationId, Step, planner};
 use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::compute::{Course, Leg, MachineWork};
+use crate::planning::goes_on;
 
 /// What was asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,12 +40,13 @@ impl Work {
         }
     }
 
-    /// The request that a refusal can be explained for.
-    pub(crate) fn request(&self) -> Option<&Request> {
+    /// The request that a refusal can be explained for: of a drain what still has to be moved.
+    pub(crate) fn request(&self, rack: &Rack) -> Option<Request> {
         match self {
             Self::Reserve { request, .. } | Self::Machine { what: MachineWork::Create { request }, .. } => {
-                Some(request)
+                Some(Request::clone(request))
             }
+            Self::Drain(brick) => planner::drain_request(rack, brick),
             _ => None,
         }
     }
@@ -97,6 +99,20 @@ impl Job {
     pub(crate) fn is_untouched(&self) -> bool {
         let has_plans = !matches!(self.work, Work::Repair(_));
         has_plans && self.course.is_none() && self.undo.is_none() && self.told.is_none()
+    }
+
+    /// Whether asking for its end can still change anything: something of it is to be decided yet, or what was begun can be undone.
+    pub(crate) fn can_be_cancelled(&self, rack: &Rack) -> bool {
+        match (&self.work, &self.undo, &self.course) {
+            (Work::Repair(_), ..) => false,
+            // It is being undone.
+            (_, Some(_), _) => true,
+            (_, None, None) => self.told.is_none(),
+            (_, None, Some(course)) => {
+                let more_follows = goes_on(self) && self.told.is_none();
+                more_follows || course.turns_back(rack, self.begun)
+            }
+        }
     }
 
     /// Why it ends when it is cancelled.

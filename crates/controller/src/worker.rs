@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rackmem_api::problem::ProblemType;
 use rackmem_api::{OperationState, Problem};
-use rackmem_rack::{Brick, Event, Name, Quotas, Step};
+use rackmem_rack::{Brick, Event, Name, Quotas, RackError, Step};
 use rackmem_types::{Bytes, PAGE_SIZE};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -133,11 +133,7 @@ impl Worker {
                             Task::Ended
                         }
                         Err(error) => {
-                            let mut error = problem(&error);
-                            if let Work::Drain(brick) = &work {
-                                error.detail += &after_drain(&state, brick);
-                            }
-                            self.ledger.end(&mut state, self.seq, OperationState::Failed, Some(error));
+                            self.cannot(&mut state, &work, &error);
                             Task::Ended
                         }
                     }
@@ -147,6 +143,22 @@ impl Worker {
         };
         kept.wait().await?;
         Ok(task)
+    }
+
+    /// Ends the operation for whose work there is no plan. Of a brick that is lost nothing can be moved, and nothing has to be: to
+    /// believe that it is lost is all that was asked for.
+    fn cannot(&self, state: &mut State, work: &Work, error: &RackError) {
+        let mut failure = problem(error);
+        if let Work::Drain(brick) = work {
+            if state.rack.brick(brick).is_ok_and(Brick::is_lost) {
+                if let Some(entry) = state.operations.get_mut(&self.seq) {
+                    entry.operation.note = Some(after_loss(brick, error));
+                }
+                return self.ledger.end(state, self.seq, OperationState::Done, None);
+            }
+            failure.detail += &after_drain(brick);
+        }
+        self.ledger.end(state, self.seq, OperationState::Failed, Some(failure));
     }
 
     async fn forward(&mut self, course: &Course, from: usize) -> Result<(), Problem> {
@@ -210,7 +222,7 @@ impl Worker {
     fn begin_leg(&self, course: &Course, at: usize, leg: &Leg, of: usize) -> Option<(Doing, Kept)> {
         let mut state = self.ledger.lock();
         let last = course.undoable_until();
-        let has_way_back = at <= last && last > 0 && course.undo(&state.rack, at).is_ok();
+        let has_way_back = course.turns_back(&state.rack, at);
         let entry = state.operations.get_mut(&self.seq)?;
         if entry.job.cancel && has_way_back {
             return None;
@@ -433,12 +445,18 @@ impl Worker {
 }
 
 /// How a brick is left by a drain that failed.
-fn after_drain(state: &State, brick: &Name) -> String {
-    if state.rack.brick(brick).is_ok_and(Brick::is_lost) {
-        format!("; {brick} counts as lost: release what needs it, then remove it")
-    } else {
-        format!("; {brick} takes nothing new until 'rackmem brick drain {brick} --end'")
-    }
+fn after_drain(brick: &Name) -> String {
+    format!("; {brick} takes nothing new until 'rackmem brick drain {brick} --end'")
+}
+
+/// How a brick is left that is lost and of which something is held.
+fn after_loss(brick: &Name, error: &RackError) -> String {
+    let held = match error {
+        RackError::InUse { reasons, .. } => reasons.join("; "),
+        RackError::Refused(refusal) => refusal.shortage.to_string(),
+        error => error.to_string(),
+    };
+    format!("counts as lost; {held}: release or delete what needs it, then 'rackmem brick remove {brick}'")
 }
 
 /// Notes what a reservation has that did not get the size that was asked for.

@@ -203,6 +203,9 @@ async fn a_brick_that_is_lost_for_good_is_let_go_of_and_what_it_kept_is_taken_fr
     tokio::time::sleep(Duration::from_millis(700)).await;
     let waiting = controller.operation_show(who(), release.id).await.unwrap();
     assert_eq!(waiting.state, OperationState::Running);
+    let through = controller.operation_cancel(change.clone(), who(), release.id).await.unwrap_err();
+    assert_eq!((through.status, through.kind), (409, ProblemType::WrongState));
+    assert!(through.detail.contains("carried through"), "{through}");
     controller.brick_drain(change.clone(), "c1".to_owned(), lost).await.unwrap();
     assert_eq!(ended(&controller, &release).await.state, OperationState::Done);
     let left = far.bricks.holds.lock().unwrap().clone();
@@ -217,6 +220,39 @@ async fn a_brick_that_is_lost_for_good_is_let_go_of_and_what_it_kept_is_taken_fr
     }
     assert_eq!(far.bricks.held(), 0, "its table was put right");
     controller.brick_remove(change, "c1".to_owned()).await.unwrap();
+}
+
+#[tokio::test]
+async fn that_a_brick_is_lost_is_believed_while_something_of_it_is_held_and_that_is_told() {
+    let (_state, far, controller) = rack(4).await;
+    let reserved = reserve(&controller, "c1").await;
+    assert_eq!(ended(&controller, &reserved).await.state, OperationState::Done);
+    far.goes("c1", Away::Silent);
+    seen(&controller, "c1", false).await;
+    let lost = DrainRequest { draining: true, lost: true };
+    let drain = controller.brick_drain(change(&controller).await, "c1".to_owned(), lost).await.unwrap();
+    let drained = ended(&controller, &drain).await;
+    assert_eq!((drained.state, drained.error), (OperationState::Done, None));
+    assert_eq!(
+        drained.note.unwrap(),
+        "counts as lost; reservation 1 holds some of it: release or delete what needs it, then 'rackmem brick remove c1'"
+    );
+}
+
+#[tokio::test]
+async fn a_drain_for_which_there_is_no_room_says_so_and_is_explained() {
+    let (_state, _far, controller) = rack(4).await;
+    ended(&controller, &reserve(&controller, "c1").await).await;
+    let drain = DrainRequest { draining: true, lost: false };
+    let drain = controller.brick_drain(change(&controller).await, "m1".to_owned(), drain).await.unwrap();
+    let error = ended(&controller, &drain).await.error.unwrap();
+    let said =
+        "m1: reservation 1 needs 1MiB elsewhere within class tray; 0B are free there; m1 takes nothing new";
+    assert!(error.detail.starts_with(said), "{error}");
+    let reasons = controller.operation_why(who(), drain.id).await.unwrap();
+    let told: Vec<_> = reasons.iter().map(|reason| (reason.brick.as_str(), reason.serves)).collect();
+    assert_eq!(told, [("c1", false), ("m1", false)]);
+    assert!(reasons[1].why.contains("drains"), "{reasons:?}");
 }
 
 #[tokio::test]

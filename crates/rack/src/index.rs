@@ -8,7 +8,7 @@ use crate::LatencyClass;
 use crate::graph::{Brick, Node, Power, Role, Site};
 
 /// Bricks of one role in one place that take more. Memory and accelerator bricks whose ports are all taken are not in its sets: only
-/// who has a circuit to them can have more of them.
+/// who has a circuit to them can have more of them. Of those that do not answer it knows only how much they would have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shelf {
     /// Powered bricks with something free, by how much.
@@ -21,6 +21,8 @@ pub(crate) struct Shelf {
     pub(crate) free_off: u64,
     /// Free on powered bricks that are not in `on` because their ports are taken.
     pub(crate) free_closed: u64,
+    /// Free on bricks that would take more if they answered.
+    pub(crate) free_silent: u64,
 }
 
 const ROLES: usize = 3;
@@ -55,11 +57,12 @@ impl Index {
     fn each(&mut self, node: Node, brick: &Brick, change: impl Fn(&mut Shelf, (u64, Node), Side)) {
         let free = brick.free();
         let open = brick.open || brick.role() == Role::Compute;
-        if !brick.takes_more() || free == 0 {
+        if brick.is_draining() || free == 0 {
             return;
         }
         let role = brick.role() as usize;
         let side = match brick.power() {
+            _ if !brick.is_reachable() => Side::Silent,
             Power::Off => Side::Off,
             _ if open => Side::On,
             _ => Side::Closed,
@@ -129,6 +132,7 @@ enum Side {
     On,
     Off,
     Closed,
+    Silent,
 }
 
 impl Shelf {
@@ -137,6 +141,7 @@ impl Shelf {
             Side::On => (Some(&mut self.on), &mut self.free_on),
             Side::Off => (Some(&mut self.off), &mut self.free_off),
             Side::Closed => (None, &mut self.free_closed),
+            Side::Silent => (None, &mut self.free_silent),
         }
     }
 }

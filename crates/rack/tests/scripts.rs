@@ -122,6 +122,7 @@ impl Script {
                 }
                 Ok(())
             }
+            "silent" => self.event(&Event::Reachable { brick: name(words[1]), reachable: false }),
             "power" => self.event(&Event::PowerSeen { brick: name(words[1]), on: words[2] == "on" }),
             "why" => {
                 let request = request(&words[1..]);
@@ -275,6 +276,11 @@ fn what_was_lost_is_replaced() {
 #[test]
 fn a_brick_is_drained_and_removed() {
     check("drain");
+}
+
+#[test]
+fn a_drain_that_finds_no_place_says_what_is_free_elsewhere() {
+    check("full");
 }
 
 #[test]

@@ -102,9 +102,12 @@ impl Who {
         if roles.contains(&self.role) {
             return Ok(());
         }
+        let needed: Vec<_> = roles.iter().rev().map(Role::to_string).collect();
         let detail = format!(
             "'{}' has the role {}, which is too small for this: ask with a token of the role {}",
-            self.name, self.role, roles[0]
+            self.name,
+            self.role,
+            needed.join(" or ")
         );
         Err(Problem::new(ProblemType::Forbidden, detail))
     }
@@ -202,7 +205,9 @@ impl Tokens {
                     false => format!("'{}' and '{name}' have the same secret: give each its own", other.name),
                 }));
             }
-            tokens.push((Token::new(text)?, Who { name, role, project }, expires_ms));
+            let token = Token::new(text)
+                .map_err(|error| ApiError::TokenFile(format!("in the entry '{name}' {error}")))?;
+            tokens.push((token, Who { name, role, project }, expires_ms));
         }
         Ok(Self(tokens))
     }
@@ -291,6 +296,21 @@ mod tests {
                 "{same}"
             );
         }
+    }
+
+    #[test]
+    fn a_token_that_is_too_short_is_named_by_its_entry() {
+        let text = r#"[{"name":"bob","token":"x","role":"admin"}]"#;
+        let error = Tokens::read(text).unwrap_err().to_string();
+        assert!(error.contains("in the entry 'bob' the token has 1 bytes"), "{error}");
+    }
+
+    #[test]
+    fn the_roles_that_may_are_named() {
+        let alice = tokens().judge(&bearer("abcdef0123456789"), 0).unwrap();
+        let told = |refused: Result<(), Problem>| refused.unwrap_err().detail;
+        assert!(told(alice.registrar()).ends_with("a token of the role join or admin"));
+        assert!(told(alice.admin()).ends_with("a token of the role admin"));
     }
 
     #[test]

@@ -105,6 +105,18 @@ impl ReservationNew {
         if nothing && self.accelerator.is_none() && self.group.is_none() {
             return invalid("it asks for nothing: give 'memory', 'local', 'cores' or an 'accelerator'");
         }
+        if self.class == LatencyClass::Local {
+            if self.memory.0 > 0 || self.group.is_some() {
+                return invalid(
+                    "'class': far memory cannot be of class local: give tray, rack or interrack, or ask for 'local' alone",
+                );
+            }
+            if self.accelerator.is_some() {
+                return invalid(
+                    "'class': an accelerator is never of class local: give tray, rack or interrack",
+                );
+            }
+        }
         if self.spread.is_some_and(|spread| !(1..=16).contains(&spread)) {
             return invalid("'spread': give 1 to 16 memory bricks");
         }
@@ -225,4 +237,27 @@ pub struct ReasonView {
     pub serves: bool,
     /// Why, as a sentence.
     pub why: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_class_local_is_for_what_a_compute_brick_has_itself() {
+        let own = ReservationNew { local: Bytes(1 << 30), ..of(0) };
+        assert_eq!(own.check(), Ok(()));
+        let joins = ReservationNew { group: Some(GroupNew::Join("pool".to_owned())), ..of(0) };
+        let accelerator = Some(AcceleratorNew { model: None, slots: 1 });
+        let beside = ReservationNew { accelerator, ..own };
+        for new in [of(1 << 30), joins, beside] {
+            let problem = new.check().unwrap_err();
+            assert_eq!(problem.kind, ProblemType::Invalid);
+            assert!(problem.detail.contains("give tray, rack or interrack"), "{problem}");
+        }
+    }
+
+    fn of(memory: u64) -> ReservationNew {
+        ReservationNew::memory(None, Bytes(memory), LatencyClass::Local)
+    }
 }

@@ -90,6 +90,8 @@ impl Arguments {
                 let operation = client.operation_cancel(*id).await?;
                 if options.json {
                     out::json(&operation)?;
+                } else if operation.state == OperationState::Cancelled {
+                    out::line(format_args!("operation {id} is cancelled"))?;
                 } else if operation.state.is_final() {
                     out::line(format_args!("operation {id} had ended already: {}", word(&operation.state)))?;
                 } else {
@@ -191,7 +193,11 @@ impl Why {
                 [reason.brick, reason.kind, serves.to_owned(), reason.why]
             })
             .collect();
-        out::text(facts::rows(["BRICK", "KIND", "SERVES", "WHY"], &["KIND"], &rows, style::width()))?;
+        if rows.is_empty() {
+            out::note("no brick means anything for it");
+        } else {
+            out::text(facts::rows(["BRICK", "KIND", "SERVES", "WHY"], &["KIND"], &rows, style::width()))?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

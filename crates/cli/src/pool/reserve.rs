@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// Far memory
     #[arg(long, value_name = "SIZE", required_unless_present_any = ["join", "cores", "slots"])]
     memory: Option<Bytes>,
-    /// How far away it may be: tray, rack or interrack
+    /// How far away it may be: tray, rack or interrack; local where no far memory is asked for
     #[arg(long, default_value = "rack")]
     class: LatencyClass,
     /// Cores on the compute brick

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use rackmem_emulate::{Programs, Racks};
+use rackmem_emulate::{EmulateError, Programs, Racks};
 use rackmem_rack::Name;
 
 use crate::out;
@@ -25,7 +25,13 @@ pub(super) struct Arguments {
 pub(super) fn run(racks: &Racks, arguments: &Arguments) -> anyhow::Result<()> {
     let source = crate::rack_file::read(&arguments.file)?;
     let programs = Programs { rackmem: myself() };
-    let (standing, started) = racks.up(&arguments.name, &source, &programs)?;
+    let built = racks.up(&arguments.name, &source, &programs);
+    let (standing, started) = built.map_err(|error| match error {
+        mistake @ (EmulateError::File(_) | EmulateError::TooMany { .. } | EmulateError::Packet(_)) => {
+            anyhow::Error::from(mistake).context(arguments.file.display().to_string())
+        }
+        error => error.into(),
+    })?;
     let layout = &standing.layout;
     let (bricks, switches) = (layout.bricks.len(), layout.switches.len());
     // Nobody has to read this line for the rack to stand.

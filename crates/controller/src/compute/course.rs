@@ -86,6 +86,12 @@ impl Course {
         }
     }
 
+    /// Whether it can be ended and undone where `begun` legs were begun, before another one is.
+    pub(crate) fn turns_back(&self, rack: &Rack, begun: usize) -> bool {
+        let last = self.undoable_until();
+        begun <= last && last > 0 && self.undo(rack, begun).is_ok()
+    }
+
     /// What undoes it when `begun` legs were begun, the last one first.
     pub(crate) fn undo(&self, rack: &Rack, begun: usize) -> Result<Vec<Leg>, RackError> {
         if let Some(plan) = self.plan().filter(|_| begun > self.undoable_until()) {

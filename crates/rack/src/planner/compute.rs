@@ -72,7 +72,7 @@ pub(super) fn any(rack: &Rack, request: &Request) -> Result<Found, RackError> {
         }
         fitting |= !seen.bricks.is_empty();
     }
-    Err(Refusal::anywhere(request, fitting).into())
+    Err(Refusal::anywhere(rack, request, fitting).into())
 }
 
 /// A round of the search for any compute brick.

@@ -4,11 +4,11 @@ use rackmem_types::Bytes;
 
 use super::Plan;
 use super::place::{Need, Search};
-use super::refusal::{Refusal, Shortage};
+use super::refusal::{Around, Refusal, Shortage};
 use super::relocate::relocate;
 use super::reserve::Found;
 use crate::graph::Role;
-use crate::{Event, Name, Rack, RackError, Reservation, SegmentId};
+use crate::{Event, Name, Rack, RackError, Request, Reservation, SegmentId};
 
 /// The next plan that moves a reservation's memory off the memory brick `brick`; none if nothing lies on it any more.
 ///
@@ -55,8 +55,40 @@ pub fn drain(rack: &Rack, brick: &Name) -> Result<Vec<Plan>, RackError> {
     Ok(plans)
 }
 
+/// What has to be moved next off the memory brick `brick`, as a request that [`super::why`] explains; none if nothing can be moved.
+pub fn drain_request(rack: &Rack, brick: &Name) -> Option<Request> {
+    let segment = rack.segments_on(brick).ok()?.find(|segment| segment.group.is_none())?;
+    let reservation = rack.reservation(*segment.users.first()?).ok()?;
+    let here = rack.segments_on(brick).ok()?.filter(|other| other.users == segment.users);
+    Some(Request {
+        compute: Some(reservation.compute.clone()),
+        memory: Bytes::from_pages(here.map(|segment| segment.pages).sum()),
+        cores: 0,
+        local: Bytes(0),
+        accelerator: None,
+        ..reservation.request.clone()
+    })
+}
+
 fn holds(reservation: &Reservation, brick: &Name) -> bool {
     reservation.compute == *brick || reservation.accelerator.as_ref().is_some_and(|held| held.brick == *brick)
+}
+
+/// Why so many pages of a reservation find no place but on `brick`.
+fn nowhere_else(rack: &Rack, reservation: &Reservation, brick: &Name, amount: u64) -> Shortage {
+    let class = reservation.request.class;
+    let mut around = Around::of(rack, &reservation.compute, class);
+    // While it takes nothing new it is not among them.
+    if let Some(here) = rack.brick(brick).ok().filter(|here| here.takes_more()) {
+        around.forget(here);
+    }
+    Shortage::Elsewhere {
+        reservation: reservation.id,
+        class,
+        asked: Bytes::from_pages(amount),
+        spread: reservation.request.spread,
+        around,
+    }
 }
 
 fn moved_away(
@@ -76,9 +108,8 @@ fn moved_away(
         not: Some(rack.graph.brick_node(brick)?),
         wake: true,
     };
-    let memory = Search::new(rack, from).place(&need).ok_or_else(|| {
-        let (class, asked, spread) = (need.ceiling, Bytes::from_pages(amount), reservation.request.spread);
-        Refusal::named(brick, Shortage::Ways { class, asked, spread })
-    })?;
+    let memory = Search::new(rack, from)
+        .place(&need)
+        .ok_or_else(|| Refusal::named(brick, nowhere_else(rack, reservation, brick, amount)))?;
     relocate(rack, reservation, &Found { from, memory, joined: Vec::new(), accelerator: None }, here)
 }

@@ -13,9 +13,9 @@ mod reserve;
 pub(crate) mod steps;
 mod stock;
 
-pub use drain::{drain, drain_next};
+pub use drain::{drain, drain_next, drain_request};
 pub use plan::{Grant, NetPort, Plan, Purpose, Step};
-pub use refusal::{Reason, Refusal, Shortage, why};
+pub use refusal::{Around, Reason, Refusal, Shortage, why};
 pub use release::{release, shrink, undo};
 pub use replace::replace_lost;
 pub use reserve::{SPREAD_MAX, grow, reserve};

@@ -90,15 +90,8 @@ fn check(rack: &Rack, id: ReservationId, request: &Request) -> Result<(), RackEr
             Some(GroupNeed::Init(name)) if rack.groups.contains_key(name) => Some(format!(
                 "the name '{name}' of a shared group is taken: join it, if it is your project's, or take another"
             )),
-            // What belongs to another project is not there.
-            Some(GroupNeed::Join(name)) if !is_of_project(rack, name, &request.project) => {
-                let project = &request.project;
-                Some(format!(
-                    "project '{project}' has no shared group '{name}'; somebody there has to make it first"
-                ))
-            }
-            Some(GroupNeed::Join(name)) if !has_memory(rack, name) => Some(no_memory_yet(rack, name)),
-            Some(GroupNeed::Join(name)) => request.compute.as_ref().and_then(|compute| {
+            Some(GroupNeed::Join(name)) => nothing_to_join(rack, name, &request.project).or_else(|| {
+                let compute = request.compute.as_ref()?;
                 let member = membership(rack, name, compute)?;
                 Some(format!("{compute} is in the shared group '{name}' already, by reservation {member}"))
             }),
@@ -118,6 +111,43 @@ fn check(rack: &Rack, id: ReservationId, request: &Request) -> Result<(), RackEr
     problem.map_or(Ok(()), |problem| Err(RackError::Request(problem)))
 }
 
+/// Why nobody of the project can join the group, wherever he is; none if somebody can.
+pub(super) fn nothing_to_join(rack: &Rack, name: &Name, project: &str) -> Option<String> {
+    // What belongs to another project is not there.
+    if !is_of_project(rack, name, project) {
+        return Some(format!(
+            "project '{project}' has no shared group '{name}'; somebody there has to make it first"
+        ));
+    }
+    (!has_memory(rack, name)).then(|| no_memory_yet(rack, name))
+}
+
+/// What keeps the compute brick at `from`, or any if there is none, from the group's memory: its bricks, each with what is wrong.
+pub(super) fn obstacles(rack: &Rack, name: &Name, from: Option<(Node, LatencyClass)>) -> Vec<String> {
+    let segments = rack.groups.get(name).into_iter().flatten().filter_map(|id| rack.segment(*id));
+    let mut told: Vec<String> = segments
+        .filter_map(|segment| {
+            let brick = rack.brick(&segment.brick).ok()?;
+            let is_reached = from.is_some_and(|(from, class)| {
+                let node = rack.graph.brick_node(brick.name());
+                node.is_ok_and(|node| Search::new(rack, from).via(node, class).is_some())
+            });
+            let what = if !brick.is_reachable() {
+                "does not answer"
+            } else if rack.is_lost(segment) {
+                "has lost some of it"
+            } else if !is_reached && !rack.graph.has_free_port(brick) {
+                "has no free port"
+            } else {
+                return None;
+            };
+            Some(format!("{} {what}", brick.name()))
+        })
+        .collect();
+    told.dedup();
+    told
+}
+
 /// Whether somebody has made the group's memory, and stays.
 fn has_memory(rack: &Rack, name: &Name) -> bool {
     members(rack, name).any(|member| member.state == State::Applied)
@@ -135,7 +165,7 @@ fn no_memory_yet(rack: &Rack, name: &Name) -> String {
 }
 
 /// The reservation by which a compute brick is in the group.
-fn membership(rack: &Rack, name: &Name, compute: &Name) -> Option<ReservationId> {
+pub(super) fn membership(rack: &Rack, name: &Name, compute: &Name) -> Option<ReservationId> {
     members(rack, name).find(|member| member.compute == *compute).map(|member| member.id)
 }
 
