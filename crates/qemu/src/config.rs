@@ -14,7 +14,7 @@ pub const MEMORY_BLOCK: Bytes = Bytes(2 << 20);
 
 /// Linux adds memory by blocks of this size on x86-64 (`memory_block_size_bytes`), and of one that a virtio-mem device has only a
 /// part of it uses nothing (`drivers/virtio/virtio_mem.c`).
-pub const GUEST_BLOCK: Bytes = Bytes(128 << 20);
+const GUEST_BLOCK: Bytes = Bytes(128 << 20);
 
 /// Less than this no kernel boots in.
 pub const MEMORY_MIN: Bytes = Bytes(32 << 20);
@@ -103,7 +103,7 @@ impl DiskFormat {
 /// The means of growth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Growth {
-    /// A virtio-mem device for `memory_max - memory`, of whole [`GUEST_BLOCK`]s.
+    /// A virtio-mem device for `memory_max - memory`, of whole blocks of 128 MiB.
     pub virtio_mem: bool,
     /// Slots for DIMMs that are plugged while the guest runs; they have address space for `memory_max - memory` of
     /// their own, so that a guest without the virtio-mem driver can grow just as far.
