@@ -295,7 +295,7 @@ async fn bounds_that_make_no_sense_are_refused_at_once() {
     for (min, max, words) in [
         (gib(2), gib(1), "more than max"),
         (gib(1), gib(4), "more than the machine can have"),
-        (Bytes(0), gib(1), "more than nothing"),
+        (Bytes(0), gib(1), "no guest runs with less than 96MiB"),
     ] {
         let bounds = Some(ElasticBounds { min, max });
         let change = change(&controller).await;

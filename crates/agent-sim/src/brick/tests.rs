@@ -72,7 +72,7 @@ fn command() -> impl Strategy<Value = Command> {
     let name = || (0u8..4).prop_map(vm);
     let id = || (0u8..4).prop_map(attachment);
     prop_oneof![
-        4 => (0u8..4, 16u64..600, prop::option::of(8u64..400), prop::option::of(0u8..4), any::<bool>())
+        4 => (0u8..4, (8u64..300).prop_map(|blocks| 2 * blocks), prop::option::of(8u64..400), prop::option::of(0u8..4), any::<bool>())
             .prop_map(|(number, mib, local, attached, start)| Command::Create(spec(number, mib, local, attached, start))),
         2 => name().prop_map(Command::Delete),
         2 => name().prop_map(Command::Start),
@@ -236,7 +236,7 @@ fn an_elastic_machine_follows_its_guest_and_rests() {
     let mut brick = brick(0, Latencies::none(), 1);
     let change = || Change::new(Generation(0), "test");
     brick.accept(0, change(), Command::Create(spec(0, 256, None, None, true))).unwrap();
-    let bounds = ElasticBounds { min: Bytes(64 * MIB), max: Bytes(800 * MIB) };
+    let bounds = ElasticBounds { min: Bytes(96 * MIB), max: Bytes(800 * MIB) };
     brick.accept(0, change(), Command::Elastic(vm(0), Some(bounds))).unwrap();
     assert_eq!(brick.vms[&vm(0)].size(), Bytes(96 * MIB), "64 MiB are in use");
     let size_with = |brick: &mut Brick, now, mib| {
@@ -248,7 +248,7 @@ fn an_elastic_machine_follows_its_guest_and_rests() {
     assert_eq!(brick.next_due(), Some(1000), "and it will be seen to");
     assert_eq!(size_with(&mut brick, 1000, 90), Bytes(136 * MIB), "135 MiB, in whole blocks");
     assert_eq!(size_with(&mut brick, 9000, 80), Bytes(136 * MIB), "a little less is no reason");
-    assert_eq!(size_with(&mut brick, 9000, 30), Bytes(64 * MIB), "never below the bound");
+    assert_eq!(size_with(&mut brick, 9000, 30), Bytes(96 * MIB), "never below the bound");
     let decisions = &brick.vms[&vm(0)].elastic.as_ref().unwrap().decisions;
     assert_eq!(decisions.len(), 3, "{decisions:?}");
     assert!(decisions.iter().all(|one| one.reason.contains("the guest uses")), "{decisions:?}");

@@ -4,6 +4,7 @@ use rackmem_types::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::resize::RUNNING_MIN;
 use crate::problem::{Problem, ProblemType};
 use crate::schema::BytesSchema;
 
@@ -23,8 +24,8 @@ impl ElasticBounds {
     /// Whether the bounds make sense for a machine that can have `memory_max`.
     pub fn check(&self, memory_max: Bytes) -> Result<(), Problem> {
         let Self { min, max } = self;
-        let detail = if min.0 == 0 {
-            "min has to be more than nothing".to_owned()
+        let detail = if *min < RUNNING_MIN {
+            format!("min {min} is too little: no guest runs with less than {RUNNING_MIN}")
         } else if min > max {
             format!("min {min} is more than max {max}: let min be at most max")
         } else if *max > memory_max {

@@ -108,7 +108,7 @@ pub(super) async fn nonsense_is_refused_and_leaves_nothing(subject: &Subject) ->
     refused(client.vm_create(&backwards).await, ProblemType::Invalid)?;
     let no_processor = VmSpec { vcpus: 0, ..good.clone() };
     refused(client.vm_create(&no_processor).await, ProblemType::Invalid)?;
-    let too_large = Bytes(pool.0 + (1 << 30));
+    let too_large = Bytes((pool.0 + (1 << 30)) >> 30 << 30);
     let too_large = VmSpec { memory: too_large, memory_max: None, local: None, ..good.clone() };
     refused(client.vm_create(&too_large).await, ProblemType::Capacity)?;
     refused(client.vm_show(&good.name).await, ProblemType::NotFound)
