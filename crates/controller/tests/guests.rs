@@ -6,9 +6,9 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::clumsy::Clumsy;
 use common::{ended, register_file, who};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -23,10 +23,7 @@ use rackmem_api::operation::WaitQuery;
 use rackmem_api::problem::ProblemType;
 use rackmem_api::serve::{Closing, Listen, ServeConfig, Server};
 use rackmem_api::{ApiError, Change, Generation, Operation, OperationState, Problem, VmName};
-use rackmem_controller::{
-    Call, Controller, ControllerConfig, Hands, Order, Placed, RackHands, Seen, Target, Told,
-};
-use rackmem_far::Credentials;
+use rackmem_controller::{Call, Controller, ControllerConfig, Hands, Order, Placed, Seen, Target, Told};
 use rackmem_rack::Name;
 use rackmem_types::Bytes;
 use tempfile::{TempDir, tempdir};
@@ -53,62 +50,6 @@ fn new() -> MachineNew {
     serde_json::from_str(text).unwrap()
 }
 
-/// Real hands whose errands are done twice, or reported as failed after they were done.
-#[derive(Debug)]
-struct Clumsy {
-    real: RackHands,
-    twice: bool,
-    /// The errand of that number fails, counted from 1.
-    fails_at: AtomicUsize,
-    errands: AtomicUsize,
-}
-
-impl Clumsy {
-    fn new(twice: bool) -> Arc<Self> {
-        let real = RackHands::new(None, None, Credentials::default());
-        Arc::new(Self { real, twice, fails_at: AtomicUsize::new(0), errands: AtomicUsize::new(0) })
-    }
-
-    fn fail_next(&self) {
-        self.fails_at.store(self.errands.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-}
-
-impl Hands for Clumsy {
-    fn carry_out<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Option<Placed>, Problem>> {
-        self.real.carry_out(order)
-    }
-
-    fn errand<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Told, Problem>> {
-        Box::pin(async move {
-            let mut told = self.real.errand(call).await?;
-            if self.twice {
-                told = self.real.errand(call).await?;
-            }
-            if self.errands.fetch_add(1, Ordering::Relaxed) + 1 == self.fails_at.load(Ordering::Relaxed) {
-                return Err(Problem::new(ProblemType::Backend, "told to fail"));
-            }
-            Ok(told)
-        })
-    }
-
-    fn machines<'a>(
-        &'a self,
-        brick: &'a Name,
-        address: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<VmView>, Problem>> {
-        self.real.machines(brick, address)
-    }
-
-    fn agent(&self, brick: &Name, address: &str) -> Result<AgentClient, Problem> {
-        self.real.agent(brick, address)
-    }
-
-    fn look<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Seen, Problem>> {
-        self.real.look(target)
-    }
-}
-
 /// A controller over one compute brick with a simulated agent, both served.
 struct Rig {
     directory: TempDir,
@@ -132,7 +73,7 @@ impl Rig {
         let agent = Arc::new(SimAgent::new(config));
         let agents = directory.path().join("agent.sock");
         serve(&agents, rackmem_api::agent::router(Arc::clone(&agent)), &closing);
-        let hands = Clumsy::new(twice);
+        let hands = Clumsy::new(twice, 0);
         let config =
             ControllerConfig { watch_every, ..ControllerConfig::new(directory.path().join("state")) };
         let controller = Arc::new(Controller::start(config, hands.clone()).await.unwrap());
@@ -263,18 +204,18 @@ async fn whatever_errand_fails_the_machine_is_as_it_was() {
         assert_eq!(failed.state, OperationState::Failed, "{failed:?}");
         assert!(failed.error.unwrap().detail.contains("told to fail"));
     };
-    rig.hands.fail_next();
+    rig.hands.fail_after(1);
     failed(client.vm_pause(&web1()).await).await;
-    rig.hands.fail_next();
+    rig.hands.fail_after(1);
     failed(client.vm_elastic_set(&web1(), Some(BOUNDS)).await).await;
     assert_eq!(rig.at_the_agent().await, (VmState::Running, None));
     assert_eq!(rig.in_the_books().await, (MachineState::Running, None));
     done(&client, client.vm_pause(&web1()).await).await;
     done(&client, client.vm_elastic_set(&web1(), Some(BOUNDS)).await).await;
-    rig.hands.fail_next();
+    rig.hands.fail_after(1);
     failed(client.vm_resume(&web1()).await).await;
     for bounds in [Some(WIDER), None] {
-        rig.hands.fail_next();
+        rig.hands.fail_after(1);
         failed(client.vm_elastic_set(&web1(), bounds).await).await;
     }
     assert_eq!(rig.at_the_agent().await, (VmState::Paused, Some(BOUNDS)));

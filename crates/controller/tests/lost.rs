@@ -7,7 +7,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::pool::{Clumsy, HALF, Rig, release, reserve, runtime, until, watching};
+use common::clumsy::Clumsy;
+use common::pool::{HALF, Rig, release, reserve, runtime, until, watching};
 use common::{change, ended, register_file, settled, who};
 use rackmem_api::agent::StopRequest;
 use rackmem_api::controller::{ControllerApi, MachineNew, MachineState, MachineView};

@@ -7,7 +7,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::pool::{Clumsy, HALF, HALF_PAGES, Rig, release, reserve, runtime, until, watching};
+use common::clumsy::Clumsy;
+use common::pool::{HALF, HALF_PAGES, Rig, release, reserve, runtime, until, watching};
 use common::{ended, register_file, settled, start, who};
 use rackmem_api::OperationState;
 use rackmem_api::controller::ControllerApi;

@@ -128,12 +128,11 @@ impl Line {
     }
 
     fn memory(&mut self, config: &MachineConfig, capabilities: &Capabilities) {
-        let (memory, growable) = (config.memory, config.growable());
-        let by_virtio_mem = config.growth.virtio_mem && growable > Bytes(0);
+        let (memory, growable, for_virtio_mem) = (config.memory, config.growable(), config.virtio_mem_size());
         let by_dimms = config.growth.dimm_slots > 0 && growable > Bytes(0);
         // Each means of growth has address space for all of the growth.
         let for_dimms = if by_dimms { growable.0 } else { 0 };
-        let address_space = memory.0 + config.virtio_mem_size().0 + for_dimms;
+        let address_space = memory.0 + for_virtio_mem.0 + for_dimms;
         let size = Opt::keyed("size", mib(memory))
             .set_if(growable > Bytes(0), "maxmem", mib(Bytes(address_space)))
             .set_if(by_dimms, "slots", config.growth.dimm_slots);
@@ -151,8 +150,8 @@ impl Line {
                 Opt::new("dist").set("src", NEAR_NODE).set("dst", FAR_NODE).set("val", far.distance);
             self.add("-numa", distance);
         }
-        if by_virtio_mem {
-            self.add("-object", backend("vmem0-memory", config.virtio_mem_size(), capabilities));
+        if for_virtio_mem > Bytes(0) {
+            self.add("-object", backend("vmem0-memory", for_virtio_mem, capabilities));
             let device = Opt::new("virtio-mem-pci")
                 .set("id", VIRTIO_MEM_ID)
                 .set("memdev", "vmem0-memory")

@@ -145,6 +145,18 @@ impl Reservation {
         self.mappings.iter().map(|mapping| mapping.pages).sum()
     }
 
+    /// A request for so much memory more, and nothing else, where and how this one's was asked for.
+    pub(crate) fn more(&self, memory: Bytes) -> Request {
+        Request {
+            compute: Some(self.compute.clone()),
+            memory,
+            cores: 0,
+            local: Bytes(0),
+            accelerator: None,
+            ..self.request.clone()
+        }
+    }
+
     /// The circuits of its mappings and its accelerator, each once.
     pub fn circuits(&self) -> Vec<CircuitId> {
         self.circuits_without(&[])

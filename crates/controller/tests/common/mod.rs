@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test needs some of it")]
 
 pub(crate) mod agents;
+pub(crate) mod clumsy;
 pub(crate) mod pool;
 
 use std::collections::BTreeSet;

@@ -2,25 +2,20 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
 use rackmem_agent_sim::{Latencies, SimAgent, SimConfig};
-use rackmem_api::agent::{AgentClient, AttachmentView, VmView};
+use rackmem_api::agent::{AgentClient, AttachmentView};
 use rackmem_api::controller::{ControllerApi, ReservationNew};
-use rackmem_api::problem::ProblemType;
-use rackmem_api::{LatencyClass, Operation, Problem};
-use rackmem_controller::{
-    Call, Controller, ControllerConfig, Hands, Order, Placed, RackHands, Seen, Target, Told,
-};
+use rackmem_api::{LatencyClass, Operation};
+use rackmem_controller::{Controller, ControllerConfig};
 use rackmem_far::{Credentials, SegmentView, Segments};
 use rackmem_memory_server::{Listen, Server, ServerConfig, Shutdown};
-use rackmem_rack::Name;
 use rackmem_types::Bytes;
 use tempfile::{TempDir, tempdir};
 use tokio::runtime::Runtime;
 
+use super::clumsy::Clumsy;
 use super::{change, ended, who};
 
 pub(crate) const POOL: Bytes = Bytes(64 << 20);
@@ -114,76 +109,6 @@ cable = [{{ ends = ["c1:0", "s1:0"] }}, {{ ends = ["m1:0", "s1:1"] }}]
 
 pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
-}
-
-/// Real hands that do a step twice, or report a failure after it was done.
-#[derive(Debug)]
-pub(crate) struct Clumsy {
-    real: RackHands,
-    twice: bool,
-    /// The step of that number fails, counted from 1.
-    fails_at: AtomicUsize,
-    steps: AtomicUsize,
-    /// It never gets to see how anything is.
-    blind: bool,
-}
-
-impl Clumsy {
-    pub(crate) fn new(twice: bool, fails_at: usize) -> Arc<Self> {
-        let real = RackHands::new(None, None, Credentials::default());
-        Arc::new(Self {
-            real,
-            twice,
-            fails_at: AtomicUsize::new(fails_at),
-            steps: AtomicUsize::new(0),
-            blind: false,
-        })
-    }
-
-    pub(crate) fn blind() -> Arc<Self> {
-        let real = RackHands::new(None, None, Credentials::default());
-        let (fails_at, steps) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { real, twice: false, fails_at, steps, blind: true })
-    }
-
-    /// The step that comes as that number from now on fails.
-    pub(crate) fn fail_after(&self, number: usize) {
-        self.fails_at.store(self.steps.load(Ordering::Relaxed) + number, Ordering::Relaxed);
-    }
-}
-
-impl Hands for Clumsy {
-    fn carry_out<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Option<Placed>, Problem>> {
-        Box::pin(async move {
-            let first = self.real.carry_out(order).await?;
-            let done = if self.twice { self.real.carry_out(order).await? } else { first };
-            assert_eq!(first, done, "{}", order.step);
-            if self.steps.fetch_add(1, Ordering::Relaxed) + 1 == self.fails_at.load(Ordering::Relaxed) {
-                return Err(Problem::new(ProblemType::Backend, "told to fail"));
-            }
-            Ok(done)
-        })
-    }
-
-    fn errand<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Told, Problem>> {
-        self.real.errand(call)
-    }
-
-    fn machines<'a>(
-        &'a self,
-        brick: &'a Name,
-        address: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<VmView>, Problem>> {
-        self.real.machines(brick, address)
-    }
-
-    fn agent(&self, brick: &Name, address: &str) -> Result<AgentClient, Problem> {
-        self.real.agent(brick, address)
-    }
-
-    fn look<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Seen, Problem>> {
-        if self.blind { Box::pin(std::future::pending()) } else { self.real.look(target) }
-    }
 }
 
 pub(crate) async fn reserve(controller: &Controller, size: Bytes) -> Operation {

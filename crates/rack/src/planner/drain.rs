@@ -60,14 +60,7 @@ pub fn drain_request(rack: &Rack, brick: &Name) -> Option<Request> {
     let segment = rack.segments_on(brick).ok()?.find(|segment| segment.group.is_none())?;
     let reservation = rack.reservation(*segment.users.first()?).ok()?;
     let here = rack.segments_on(brick).ok()?.filter(|other| other.users == segment.users);
-    Some(Request {
-        compute: Some(reservation.compute.clone()),
-        memory: Bytes::from_pages(here.map(|segment| segment.pages).sum()),
-        cores: 0,
-        local: Bytes(0),
-        accelerator: None,
-        ..reservation.request.clone()
-    })
+    Some(reservation.more(Bytes::from_pages(here.map(|segment| segment.pages).sum())))
 }
 
 fn holds(reservation: &Reservation, brick: &Name) -> bool {

@@ -4,7 +4,7 @@ use rackmem_types::Bytes;
 
 use super::relocate::relocate;
 use super::{Plan, compute};
-use crate::{Rack, RackError, Request, ReservationId};
+use crate::{Rack, RackError, ReservationId};
 
 /// Plans as much memory as a reservation has lost, in the place of it; none if it has lost nothing.
 ///
@@ -21,14 +21,7 @@ pub fn replace_lost(rack: &Rack, id: ReservationId) -> Result<Option<Plan>, Rack
             "shared memory that was lost is not replaced; leave the group".to_owned(),
         ));
     }
-    let request = Request {
-        compute: Some(reservation.compute.clone()),
-        memory: Bytes::from_pages(lost().map(|mapping| mapping.pages).sum()),
-        cores: 0,
-        local: Bytes(0),
-        accelerator: None,
-        ..reservation.request.clone()
-    };
+    let request = reservation.more(Bytes::from_pages(lost().map(|mapping| mapping.pages).sum()));
     let found = compute::named(rack, &reservation.compute, &request)?;
     relocate(rack, reservation, &found, lost().map(|mapping| mapping.segment).collect()).map(Some)
 }

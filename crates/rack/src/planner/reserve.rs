@@ -51,15 +51,7 @@ pub fn grow(rack: &Rack, id: ReservationId, more: Bytes) -> Result<Plan, RackErr
     if pages_of(more) == 0 {
         return Err(RackError::Request("growing by nothing changes nothing".to_owned()));
     }
-    let request = Request {
-        compute: Some(reservation.compute.clone()),
-        memory: more,
-        cores: 0,
-        local: Bytes(0),
-        accelerator: None,
-        ..reservation.request.clone()
-    };
-    let found = compute::named(rack, &reservation.compute, &request)?;
+    let found = compute::named(rack, &reservation.compute, &reservation.more(more))?;
     let grant = Builder::of(rack, reservation).grant(&found)?;
     let steps = steps::attach(rack, &grant);
     let (parent, removed) = (rack.generation(), Vec::new());
